@@ -1,0 +1,50 @@
+"""The command line: one file per command, imported only when it is called.
+
+Every command module has ``HELP`` and ``EXAMPLE`` (texts), ``add_arguments(parser)`` and ``run(args) -> int``; nothing
+at its top level imports torch or xarray, so that ``--help`` answers at once.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from sciffusion.errors import SciffusionError
+
+__all__ = ["main"]
+
+COMMANDS = ("demo", "init", "train", "generate", "evaluate", "inspect", "doctor")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command. Returns 0, 2 for a SciffusionError (printed without a traceback), 130 when interrupted."""
+    args = _parser().parse_args(argv)
+    try:
+        status: int = args.run(args)
+    except SciffusionError as error:
+        if os.environ.get("SCIFFUSION_TRACEBACK"):
+            raise
+        print(f"sciffusion {args.command}: {error}", file=sys.stderr)
+        status = 2
+    except KeyboardInterrupt:
+        print(f"sciffusion {args.command}: interrupted; the same command resumes", file=sys.stderr)
+        status = 130
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="sciffusion", description="Diffusion models for physics fields.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="command")
+    for name in COMMANDS:
+        module = import_module(f"sciffusion.cli.{name}")
+        command = commands.add_parser(
+            name,
+            help=module.HELP,
+            description=module.HELP,
+            epilog=f"example:\n  {module.EXAMPLE}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        module.add_arguments(command)
+        command.set_defaults(run=module.run)
+    return parser
