@@ -1,0 +1,25 @@
+"""Where samples come from: the embedded example, users' own stores, pairs of targets and conditions.
+
+Imported as ``sciffusion.datasets``. Names are loaded when they are first asked for.
+"""
+
+from importlib import import_module
+from typing import Any
+
+__all__ = ["example_names", "example_path", "open_example"]
+
+_HOMES = {
+    "example_names": "example",
+    "example_path": "example",
+    "open_example": "example",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__
