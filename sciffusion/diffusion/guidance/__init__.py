@@ -1,0 +1,1 @@
+"""Guidance and constraints: denoisers that wrap denoisers."""

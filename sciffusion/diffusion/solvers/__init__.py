@@ -1,0 +1,50 @@
+"""Solvers by name: ``plan(name, sigmas, **settings)`` makes the table that `sciffusion.diffusion.sampling` runs."""
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from sciffusion.diffusion.solvers.exponential import adams, dpmpp_2m, dpmpp_2s, dpmpp_3m
+from sciffusion.diffusion.solvers.heun import euler, heun
+from sciffusion.diffusion.solvers.table import Array, Plan, Row
+from sciffusion.errors import SciffusionError
+
+__all__ = ["Plan", "Row", "calls", "names", "plan"]
+
+_SOLVERS: dict[str, Callable[..., Plan]] = {
+    "euler": euler,
+    "heun": heun,
+    "dpmpp-2s": dpmpp_2s,
+    "dpmpp-2m": dpmpp_2m,
+    "dpmpp-3m": dpmpp_3m,
+    "adams": adams,
+}
+
+
+def names() -> list[str]:
+    """Every solver that `plan` knows."""
+    return list(_SOLVERS)
+
+
+def plan(name: str, sigmas: Sequence[float] | Array, **settings: Any) -> Plan:
+    """The table of solver ``name`` on the levels ``sigmas`` (falling; a final 0 is the exact step x <- D).
+
+    ``settings`` are the solver's own (churn, eta, order, ...). Raises SciffusionError for an unknown name or setting.
+    """
+    if name not in _SOLVERS:
+        raise SciffusionError(f"no solver is called {name!r}", f"known: {', '.join(_SOLVERS)}")
+    known = list(inspect.signature(_SOLVERS[name]).parameters)[1:]
+    for setting in settings:
+        if setting not in known:
+            raise SciffusionError(
+                f"solver {name!r} has no setting {setting!r}", f"it has: {', '.join(known) or 'none'}"
+            )
+    return _SOLVERS[name](np.asarray(sigmas, dtype=np.float64), **settings)
+
+
+def calls(name: str, steps: int, *, final_zero: bool = True, **settings: Any) -> int:
+    """Exact number of denoiser calls of ``steps`` steps, the last of them to sigma = 0 when ``final_zero``."""
+    levels = np.geomspace(1.0, 0.01, steps if final_zero else steps + 1)
+    return plan(name, np.append(levels, 0.0) if final_zero else levels, **settings).calls

@@ -1,0 +1,135 @@
+"""Exponential integrators: the linear part of the reverse process exactly, the denoiser by a polynomial in lambda.
+
+Notation: lambda = -log sigma, h = lambda_{i+1} - lambda_i, kappa = 1 + eta. The reverse SDE whose noise is eta times
+that of the full one (eta = 0: the probability-flow ODE) is solved from lambda_i to lambda_{i+1} by
+
+    x_{i+1} = e^{-kappa h} x_i + kappa int_0^h e^{-kappa (h-s)} D(lambda_i + s) ds
+              + sigma_{i+1} sqrt(1 - e^{-2 eta h}) z                                          (1)
+
+(Lu et al. 2022, arXiv:2211.01095, prop. 4.1 and appendix E). A method is a choice of nodes at which the denoiser is
+known and of weights that integrate the polynomial through them. A step to sigma = 0, where h is infinite, is x <- D.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+import numpy as np
+
+from sciffusion.diffusion.solvers.table import Array, Plan, Row, check_grid
+from sciffusion.errors import SciffusionError
+
+__all__ = ["adams", "dpmpp_2m", "dpmpp_2s", "dpmpp_3m", "moments", "multistep", "weights"]
+
+_POINTS, _GAUSS = np.polynomial.legendre.leggauss(64)
+
+
+def moments(h: float, kappa: float, order: int) -> Array:
+    """Moments kappa int_0^h e^{-kappa (h-s)} (s/h)^k ds for k < order, by Gauss quadrature (k = 0 exactly)."""
+    s = (_POINTS + 1) / 2
+    decay = kappa * h * np.exp(-kappa * h * (1 - s)) * _GAUSS / 2
+    values = np.array([decay @ s**k for k in range(order)])
+    values[0] = -math.expm1(-kappa * h)
+    return values
+
+
+def weights(nodes: Sequence[float], h: float, kappa: float = 1.0) -> Array:
+    """Weights of D at ``nodes`` (lambda minus lambda_i) in the integral of (1): exact for polynomials through them."""
+    powers = np.vander(np.asarray(nodes) / h, increasing=True)
+    return np.asarray(np.linalg.solve(powers.T, moments(h, kappa, len(nodes))), dtype=np.float64)
+
+
+def midpoint_weights(nodes: Sequence[float], h: float, kappa: float = 1.0) -> Array:
+    """The two-step weights of DPM-Solver++(2M): D extrapolated to the middle of the step (algorithm 2)."""
+    total = -math.expm1(-kappa * h)
+    if len(nodes) == 1:
+        return np.array([total])
+    extrapolation = h / (2 * -nodes[1])
+    return total * np.array([1 + extrapolation, -extrapolation])
+
+
+def _noise(sigma: float, h: float, eta: float, s_noise: float) -> float:
+    return s_noise * sigma * math.sqrt(-math.expm1(-2 * eta * h))
+
+
+def _single(here: float, there: float, r: float, eta: float, s_noise: float) -> tuple[Row, Row]:
+    """DPM-Solver++(2S): a call at lambda + r h, then the whole step (algorithm 1), stochastic for eta > 0.
+
+    The noise of the first part is carried through the second, as the exact solution (1) has it.
+    """
+    kappa, h = 1 + eta, math.log(here / there)
+    middle = here * math.exp(-r * h)
+    to_middle, rest = math.exp(-kappa * r * h), math.exp(-kappa * (1 - r) * h)
+    first = -math.expm1(-kappa * r * h)
+    total = -math.expm1(-kappa * h)
+    later = total / (2 * r)
+    b = (later, total - later - rest * first)
+    return (
+        Row(here, (to_middle, 0.0), (first,), _noise(middle, r * h, eta, s_noise)),
+        Row(middle, (rest, 0.0), b, _noise(there, (1 - r) * h, eta, s_noise)),
+    )
+
+
+def dpmpp_2s(sigmas: Array, eta: float = 0.0, s_noise: float = 1.0, r: float = 0.5) -> Plan:
+    """Two calls per step, second order, no history: DPM-Solver++(2S), or its SDE variant for ``eta`` > 0.
+
+    2 calls per step, 1 for a final step to 0.
+    """
+    grid = check_grid(sigmas)
+    rows: list[Row] = []
+    for here, there in pairwise(grid):
+        rows += _single(here, there, r, eta, s_noise) if there > 0 else [Row(here, (0.0, 0.0), (1.0,))]
+    return Plan(tuple(rows), float(grid[0]), float(grid[-1]))
+
+
+def multistep(
+    sigmas: Array,
+    order: int,
+    rule: Callable[[Sequence[float], float, float], Array] = weights,
+    eta: float = 0.0,
+    s_noise: float = 1.0,
+    bootstrap: bool = False,
+) -> Plan:
+    """One call per step; D by the polynomial through its last ``order`` answers (exponential Adams-Bashforth).
+
+    The first steps have the order that their history allows. That leaves an error of second order in the step, so a
+    third-order method shows its order only with ``bootstrap``, which makes the first step a 2S one (one more call).
+    """
+    grid = check_grid(sigmas)
+    kappa = 1 + eta
+    rows: list[Row] = []
+    known: list[tuple[int, float]] = []  # row and lambda of the answers at the grid's levels
+    for i, (here, there) in enumerate(pairwise(grid)):
+        known = [(len(rows), -math.log(here)), *known][:order]
+        if there == 0:
+            rows.append(Row(here, (0.0, 0.0), (1.0,)))
+        elif i == 0 and bootstrap:
+            rows += _single(here, there, 0.5, eta, s_noise)
+        else:
+            h = math.log(here / there)
+            b = [0.0] * (len(rows) - known[-1][0] + 1)
+            for (row, _), weight in zip(known, rule([at - known[0][1] for _, at in known], h, kappa), strict=True):
+                b[len(rows) - row] = float(weight)
+            rows.append(Row(here, (math.exp(-kappa * h), 0.0), tuple(b), _noise(there, h, eta, s_noise)))
+    return Plan(tuple(rows), float(grid[0]), float(grid[-1]))
+
+
+def dpmpp_2m(sigmas: Array, eta: float = 0.0, s_noise: float = 1.0) -> Plan:
+    """DPM-Solver++(2M), second order (Lu et al. 2022, algorithm 2), or 2M SDE for ``eta`` > 0. One call per step."""
+    return multistep(sigmas, 2, midpoint_weights, eta, s_noise)
+
+
+def dpmpp_3m(sigmas: Array, eta: float = 0.0, s_noise: float = 1.0, bootstrap: bool = False) -> Plan:
+    """DPM-Solver++(3M), or 3M SDE for ``eta`` > 0. One call per step (one more with ``bootstrap``).
+
+    With the full second difference. The authors' code and those that follow it take half of it, which makes the
+    method second order (tests/diffusion/test_orders.py measures both).
+    """
+    return multistep(sigmas, 3, weights, eta, s_noise, bootstrap)
+
+
+def adams(sigmas: Array, order: int = 2, bootstrap: bool = False) -> Plan:
+    """Exponential Adams-Bashforth of order 1 to 3 (Zhang & Chen 2022, arXiv:2204.13902, here in lambda and D)."""
+    if order not in (1, 2, 3):
+        raise SciffusionError(f"no exponential Adams-Bashforth of order {order}", "use order 1, 2 or 3")
+    return multistep(sigmas, order, weights, bootstrap=bootstrap)
