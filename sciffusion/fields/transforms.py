@@ -1,0 +1,153 @@
+"""Pointwise transforms of a physical variable, invertible on its range, for numpy arrays and tensors alike.
+
+A transform that is affine, t = slope x + offset, keeps linear constraints linear; the others do not. ``inverse`` lands
+in the variable's range whatever it is given, so decoded fields are never out of bounds. NaN stays NaN.
+"""
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sciffusion.errors import NotAffine, SciffusionError
+
+__all__ = ["Bounded", "Log1p", "Sqrt", "Standardise", "Transform", "from_json", "make"]
+
+Array = TypeVar("Array", np.ndarray, Tensor)
+
+
+class Transform:
+    """From physical units (``forward``) to the space in which the residual is taken, and back (``inverse``)."""
+
+    name: ClassVar[str]
+    affine: ClassVar[bool] = False
+
+    def forward(self, x: Array) -> Array:
+        """Transform a field in physical units."""
+        raise NotImplementedError
+
+    def inverse(self, t: Array) -> Array:
+        """Return to physical units, within the variable's range."""
+        raise NotImplementedError
+
+    def slope_and_offset(self) -> tuple[float, float]:
+        """(slope, offset) of t = slope x + offset. Raises NotAffine for a curved transform."""
+        raise NotAffine(
+            f"the transform {self.name!r} is not affine",
+            "constrain only variables with transform: standardise, or turn the constraint off",
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Name and parameters."""
+        return {"name": self.name} | {key: value for key, value in asdict(self).items()}  # type: ignore[call-overload]
+
+
+@dataclass(frozen=True)
+class Standardise(Transform):
+    """t = x: centring and scaling are the codec's, per channel."""
+
+    name: ClassVar[str] = "standardise"
+    affine: ClassVar[bool] = True
+
+    def forward(self, x: Array) -> Array:
+        """The field itself."""
+        return x
+
+    def inverse(self, t: Array) -> Array:
+        """The field itself."""
+        return t
+
+    def slope_and_offset(self) -> tuple[float, float]:
+        """(1, 0)."""
+        return 1.0, 0.0
+
+
+@dataclass(frozen=True)
+class Log1p(Transform):
+    """t = log(1 + x / scale) for x >= 0 (precipitation, concentrations); negative x counts as 0."""
+
+    scale: float
+    name: ClassVar[str] = "log1p"
+
+    def forward(self, x: Array) -> Array:
+        """Transform a field in physical units."""
+        m = _module(x)
+        return m.log1p(_at_least_zero(x) / self.scale)  # type: ignore[no-any-return]
+
+    def inverse(self, t: Array) -> Array:
+        """Return to physical units, at least 0."""
+        return self.scale * _module(t).expm1(_at_least_zero(t))  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True)
+class Sqrt(Transform):
+    """t = sqrt(x / scale) for x >= 0; negative x counts as 0."""
+
+    scale: float
+    name: ClassVar[str] = "sqrt"
+
+    def forward(self, x: Array) -> Array:
+        """Transform a field in physical units."""
+        return _module(x).sqrt(_at_least_zero(x) / self.scale)  # type: ignore[no-any-return]
+
+    def inverse(self, t: Array) -> Array:
+        """Return to physical units, at least 0."""
+        return _at_least_zero(t) ** 2 * self.scale
+
+
+@dataclass(frozen=True)
+class Bounded(Transform):
+    """t = arcsin(2 u - 1), u = (x - low) / (high - low): finite at the bounds, where mass may sit (cloud cover)."""
+
+    low: float
+    high: float
+    name: ClassVar[str] = "bounded"
+
+    def forward(self, x: Array) -> Array:
+        """Transform a field in physical units; values beyond the bounds count as the bounds."""
+        u = (2 * x - (self.low + self.high)) / (self.high - self.low)
+        return _module(x).arcsin(_clip(u, -1.0, 1.0))  # type: ignore[no-any-return]
+
+    def inverse(self, t: Array) -> Array:
+        """Return to physical units, within the bounds."""
+        u: Array = (1 + _module(t).sin(_clip(t, -math.pi / 2, math.pi / 2))) / 2
+        return _clip(self.low + (self.high - self.low) * u, self.low, self.high)
+
+
+def make(name: str, scale: float | None = None, bounds: tuple[float, float] | None = None) -> Transform:
+    """The transform of a variable's settings. Raises SciffusionError for a missing or senseless parameter."""
+    if name == "standardise":
+        return Standardise()
+    if name == "bounded":
+        if bounds is None or not (math.isfinite(bounds[0]) and bounds[0] < bounds[1] < math.inf):
+            raise SciffusionError(f"transform bounded with bounds {bounds}", "write bounds: [low, high]")
+        return Bounded(*bounds)
+    if name in ("log1p", "sqrt"):
+        if scale is None or not 0 < scale < math.inf:
+            raise SciffusionError(f"transform {name} with scale {scale}", "write a positive scale in the field's units")
+        return Log1p(scale) if name == "log1p" else Sqrt(scale)
+    raise SciffusionError(f"no transform is called {name!r}", "known: standardise, log1p, sqrt, bounded")
+
+
+def from_json(entry: dict[str, Any]) -> Transform:
+    """The inverse of `Transform.to_json`."""
+    bounds = (entry["low"], entry["high"]) if entry["name"] == "bounded" else None
+    return make(entry["name"], entry.get("scale"), bounds)
+
+
+def _module(x: np.ndarray | Tensor) -> Any:
+    return torch if isinstance(x, Tensor) else np
+
+
+def _at_least_zero(x: Array) -> Array:
+    return _clip(x, 0.0, math.inf)
+
+
+def _clip(x: Array, low: float, high: float) -> Array:
+    if isinstance(x, Tensor):
+        return x.clamp(low, high)
+    clipped: np.ndarray = np.clip(x, low, high)
+    return clipped
