@@ -1,21 +1,43 @@
 """Typed settings of an experiment: what the YAML, the command line and Python share.
 
-One experiment = data (a target, conditions, a split), a row of stages, and how to train them. Nothing here imports
-torch or xarray; a wrong entry is reported with its place in the file and the mend.
+One experiment = data (a target, conditions, a split), a row of stages, and how to train them. A recipe is laid under
+the user's entries. Nothing here imports torch or xarray; a wrong entry is reported with its line and the mend. The
+sections are in ``sciffusion.settings``; ``sciffusion init --schema`` prints them with their descriptions.
 """
 
 import difflib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal, Self
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
+from sciffusion import recipes, yamltext
 from sciffusion.errors import SciffusionError
+from sciffusion.settings import (
+    Augment,
+    Calendar,
+    CoarseField,
+    Condition,
+    DenoiserStage,
+    NoiseSettings,
+    Position,
+    Sampler,
+    Scalar,
+    Settings,
+    Source,
+    Split,
+    Stage,
+    StaticField,
+    Target,
+    TrainSettings,
+    UNetSettings,
+    Variable,
+)
 
 __all__ = [
+    "Augment",
     "Calendar",
     "CoarseField",
     "Condition",
@@ -25,8 +47,10 @@ __all__ = [
     "Position",
     "Sampler",
     "Scalar",
+    "Settings",
     "Source",
     "Split",
+    "Stage",
     "StaticField",
     "Target",
     "TrainSettings",
@@ -36,243 +60,111 @@ __all__ = [
     "load_experiment",
 ]
 
-Label = str | int | float
-TransformName = Literal["standardise", "log1p", "sqrt", "bounded"]
-Align = Literal["exact", "previous", "interpolate"]
-Interpolation = Literal["bilinear", "bicubic", "conservative"]
 
+class Fault(ValueError):
+    """Two settings that do not fit together: where, what, and the mend."""
 
-class Settings(BaseModel):
-    """Base of all settings: unknown entries are errors, values do not change after they are read."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Source(Settings):
-    """Where data come from: NetCDF or Zarr paths (globs allowed; relative to the YAML), read as one dataset."""
-
-    paths: list[str] = Field(min_length=1, description="files, Zarr stores or globs, combined along their coordinates")
-    rename: dict[str, str] = Field(default={}, description="name in the file -> name used here")
-    select: dict[str, Label | list[Label]] = Field(default={}, description="dim -> label, or [first, last] inclusive")
-    combine: str | None = Field(default=None, description="dim along which files without coordinates are concatenated")
-
-
-class Variable(Settings):
-    """How one target variable is represented: its transform and its parity."""
-
-    transform: TransformName = Field(default="standardise", description="applied before the residual is taken")
-    scale: float | None = Field(default=None, description="scale of log1p and sqrt, in the variable's units")
-    bounds: tuple[float, float] | None = Field(default=None, description="limits of a bounded variable")
-    units: str | None = Field(default=None, description="units to convert to when the file's differ")
-    odd_along: list[str] = Field(
-        default=[], description="grid dims whose mirroring changes the sign (v along latitude)"
-    )
-
-
-class Target(Settings):
-    """The fine field to learn."""
-
-    source: Source
-    variables: dict[str, Variable] = Field(min_length=1)
-    dims: list[str] = Field(min_length=1, max_length=3, description="grid dims, slowest first")
-    channel_dims: list[str] = Field(default=[], description="dims stacked into channels, such as level")
-    geometry: Literal["plane", "sphere"] = Field(default="plane", description="sphere: a latitude-longitude grid")
-    periodic: list[str] = Field(default=[], description="grid dims that wrap around")
-    spacing: dict[str, float] = Field(default={}, description="grid spacing of dims that have no coordinate")
-
-
-class CoarseField(Settings):
-    """A coarse field, interpolated to the fine grid; without a source, the target's own conservative coarsening."""
-
-    kind: Literal["coarse"] = "coarse"
-    source: Source | None = None
-    variables: list[str] = Field(min_length=1)
-    factor: float | dict[str, float] | None = Field(default=None, description="coarse over fine spacing")
-    interpolation: Interpolation = "bicubic"
-    align: Align = "exact"
-
-
-class StaticField(Settings):
-    """Fields without time (orography, land fraction) on the target's grid or regridded to it; kept in the emulator."""
-
-    kind: Literal["static"] = "static"
-    source: Source
-    variables: list[str] = Field(min_length=1)
-
-
-class Scalar(Settings):
-    """Scalars per case (forcings, indices), standardised and fed as a vector."""
-
-    kind: Literal["scalar"] = "scalar"
-    source: Source
-    variables: list[str] = Field(min_length=1)
-    align: Align = "exact"
-
-
-class Calendar(Settings):
-    """Sine and cosine of clocks computed from each case's time coordinate."""
-
-    kind: Literal["calendar"] = "calendar"
-    dim: str = "time"
-    features: list[Literal["time_of_day", "day_of_year", "local_solar_time"]] = Field(min_length=1)
-
-
-class Position(Settings):
-    """Where each cell is: sine of latitude, or Fourier features of the coordinates."""
-
-    kind: Literal["position"] = "position"
-    features: list[Literal["latitude", "fourier"]] = Field(min_length=1)
-    frequencies: int = Field(default=4, ge=1, description="Fourier frequencies per axis")
-
-
-Condition = Annotated[CoarseField | StaticField | Scalar | Calendar | Position, Field(discriminator="kind")]
-
-
-class Split(Settings):
-    """Which cases train, validate and test, as [first, last] label ranges (inclusive) along one case dim."""
-
-    dim: str | None = Field(default="time", description="None: a single case serves for everything")
-    train: list[tuple[Label, Label]] = Field(min_length=1)
-    validation: list[tuple[Label, Label]] = []
-    test: list[tuple[Label, Label]] = []
-
-
-class UNetSettings(Settings):
-    """A UNet with boundary-aware convolutions; cost and size follow channels x multipliers and blocks."""
-
-    kind: Literal["unet"] = "unet"
-    channels: int = Field(default=64, ge=4, description="width of the outermost level")
-    multipliers: list[int] = Field(default=[1, 2, 4], min_length=1, description="width of each level over channels")
-    blocks: int = Field(default=2, ge=1, description="residual blocks per level and side")
-    attention: list[int] = Field(default=[], description="levels (0 is outermost) with self-attention")
-    patch: int = Field(default=1, ge=1, description="side of the patches folded into channels by the stem")
-    dropout: float = Field(default=0.1, ge=0, lt=1)
-    embedding: int = Field(default=128, ge=8, description="width of the noise-level and vector embedding")
-
-
-class NoiseSettings(Settings):
-    """Noise levels, in units of the normalised target's sd; ``fit`` measures sigma_max on the training data."""
-
-    sigma_min: float = Field(default=0.002, gt=0)
-    sigma_max: float | Literal["fit"] = "fit"
-    distribution: Literal["lognormal", "loguniform"] = "lognormal"
-    p_mean: float = -1.2
-    p_std: float = Field(default=1.2, gt=0)
-
-
-class Sampler(Settings):
-    """Solver, network calls and noise grid at sampling time; a None takes the emulator's own value."""
-
-    solver: str = "dpmpp-2m"
-    steps: int = Field(default=18, ge=1)
-    rho: float = Field(default=7.0, gt=0)
-    sigma_min: float | None = None
-    sigma_max: float | None = None
-    churn: float = Field(default=0.0, ge=0, description="S_churn of the stochastic Heun solver")
-    s_noise: float = Field(default=1.0, gt=0)
-
-
-class DenoiserStage(Settings):
-    """A conditional diffusion model of the target, as the residual to a baseline."""
-
-    name: str = "denoiser"
-    kind: Literal["denoiser"] = "denoiser"
-    network: UNetSettings = UNetSettings()
-    parameterization: Literal["edm", "epsilon", "velocity", "flow"] = "edm"
-    inputs: list[str] | None = Field(default=None, description="names of the conditions used; None: all")
-    baseline: str | None = Field(default=None, description="coarse condition whose interpolation is subtracted")
-    shrinkage: float | Literal["fit"] = Field(
-        default="fit", description="of the mean residual per cell: 0 none, 1 full"
-    )
-    condition_dropout: float = Field(default=0.0, ge=0, lt=1, description="share of samples trained unconditionally")
-    noise: NoiseSettings = NoiseSettings()
-    sampler: Sampler = Sampler()
-    constraint: str | None = Field(default=None, description="coarse condition that every member must reproduce")
-
-
-Stage = DenoiserStage
-
-
-class Augment(Settings):
-    """Symmetries of the dynamics, applied to all fields of a sample alike."""
-
-    roll: list[str] = Field(default=[], description="periodic dims rolled by a random shift")
-    mirror: list[str] = Field(default=[], description="dims mirrored at random (see Variable.odd_along)")
-
-
-class TrainSettings(Settings):
-    """How the stages are trained."""
-
-    steps: int = Field(default=10_000, ge=1)
-    batch_size: int = Field(default=16, ge=1, description="over all devices")
-    learning_rate: float = Field(default=1e-3, gt=0)
-    warmup: int = Field(default=200, ge=0, description="steps of linear warm-up; cosine decay follows")
-    weight_decay: float = Field(default=0.0, ge=0)
-    gradient_clip: float = Field(default=1.0, gt=0)
-    ema_halflife: float = Field(default=0.05, gt=0, description="EMA half-life as a share of the steps done")
-    crop: dict[str, int] = Field(default={}, description="random training window, in cells per grid dim")
-    augment: Augment = Augment()
-    precision: Literal["32-true", "bf16-mixed"] = "32-true"
-    compile: bool = False
-    cache: Literal["auto", "memory", "none"] = "auto"
-    statistics_cases: int = Field(default=256, ge=1, description="cases that means and spreads are measured on")
-    validate_every: int = Field(default=500, ge=1, description="steps between validations and checkpoints")
-    validation_members: int = Field(default=4, ge=0, description="members of the validation CRPS; 0 skips it")
-    validation_cases: int = Field(default=8, ge=1)
-    workers: int = Field(default=0, ge=0)
-    devices: int | Literal["auto"] = "auto"
-    nodes: int = Field(default=1, ge=1)
-    accelerator: Literal["auto", "cpu", "cuda"] = "auto"
-    seed: int = 0
+    def __init__(self, place: Sequence[int | str], what: str, mend: str) -> None:
+        self.place, self.what, self.mend = tuple(place), what, mend
+        super().__init__(f"{'.'.join(map(str, place))}: {what} ({mend})")
 
 
 class Experiment(Settings):
     """Everything that defines a training run."""
 
     version: Literal[1] = Field(default=1, description="version of this schema")
-    recipe: str = "edm"
-    title: str = ""
+    recipe: str = Field(default="edm", description="family of defaults laid under these settings")
+    title: str = Field(default="", description="one line for the model card")
     licence: str = Field(default="", description="licence of the trained weights, copied into the model card")
     output: str = Field(default="run", description="run directory")
-    target: Target
-    conditions: dict[str, Condition] = Field(min_length=1)
-    split: Split
-    stages: list[Stage] = Field(default=[DenoiserStage()], min_length=1)
-    train: TrainSettings = TrainSettings()
+    target: Target = Field(description="the fine field to learn")
+    conditions: dict[str, Condition] = Field(min_length=1, description="named inputs")
+    split: Split = Field(description="which cases train, validate and test")
+    stages: list[Stage] = Field(default=[DenoiserStage()], min_length=1, description="the row of models, by name")
+    train: TrainSettings = Field(default=TrainSettings(), description="how they are trained")
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        for fault in (*_target_faults(self), *_condition_faults(self), *_stage_faults(self)):
+            raise fault
+        return self
+
+
+def _target_faults(experiment: Experiment) -> Iterator[Fault]:
+    """Names of dims that are no grid dims; variables without what their transform needs."""
+    dims = experiment.target.dims
+    train, target = experiment.train, experiment.target
+    named: list[tuple[tuple[str, ...], Sequence[str], Sequence[str]]] = [
+        (("target", "periodic"), target.periodic, dims),
+        (("target", "spacing"), list(target.spacing), dims),
+        (("train", "crop"), list(train.crop), dims),
+        (("train", "augment", "mirror"), train.augment.mirror, dims),
+        (("train", "augment", "roll"), train.augment.roll, target.periodic),
+        *((("target", "variables", name, "odd_along"), v.odd_along, dims) for name, v in target.variables.items()),
+    ]
+    for place, names, known in named:
+        for name in names:
+            if name not in known:
+                kind = "periodic grid dims" if known is target.periodic else "grid dims"
+                yield Fault(place, f"{name!r} is none of the {kind}", f"they are {', '.join(known) or '(none)'}")
+    for dim in set(dims) & set(target.channel_dims):
+        yield Fault(("target", "channel_dims"), f"{dim!r} is also a grid dim", "keep it in one of the two")
+    for name, variable in target.variables.items():
+        if variable.transform == "bounded" and variable.bounds is None:
+            yield Fault(("target", "variables", name), "bounded without bounds", "add bounds: [low, high]")
+
+
+def _condition_faults(experiment: Experiment) -> Iterator[Fault]:
+    """A coarse field of the target's own that lacks a factor, or names other variables."""
+    for name, condition in experiment.conditions.items():
+        if not isinstance(condition, CoarseField) or condition.source is not None:
+            continue
+        if condition.factor is None:
+            yield Fault(("conditions", name), "neither a source nor a factor", "add factor: 4, or the coarse files")
+        for variable in condition.variables:
+            if variable not in experiment.target.variables:
+                mend = f"the target has {', '.join(experiment.target.variables)}; or add a source"
+                yield Fault(("conditions", name, "variables"), f"{variable!r} is no target variable", mend)
+
+
+def _stage_faults(experiment: Experiment) -> Iterator[Fault]:
+    """Stages of one name, and references to conditions that do not exist or are of the wrong kind."""
+    names = [stage.name for stage in experiment.stages]
+    coarse = [name for name, condition in experiment.conditions.items() if isinstance(condition, CoarseField)]
+    for stage in experiment.stages:
+        if names.count(stage.name) > 1:
+            yield Fault(("stages", stage.name, "name"), f"two stages are called {stage.name!r}", "rename one")
+        for key, wanted, known in (
+            ("inputs", stage.inputs or [], [*experiment.conditions, *(f"{name}.output" for name in names)]),
+            ("baseline", [stage.baseline] if stage.baseline else [], coarse),
+            ("constraint", [stage.constraint] if stage.constraint else [], coarse),
+        ):
+            for name in wanted:
+                if name not in known:
+                    kind = "condition" if key == "inputs" else "coarse condition"
+                    mend = f"known: {', '.join(known) or '(none)'}"
+                    yield Fault(("stages", stage.name, key), f"{name!r} is no {kind}", mend)
 
 
 def json_schema() -> dict[str, Any]:
     """JSON schema of the experiment YAML, for editors."""
-    return Experiment.model_json_schema()
+    schema = Experiment.model_json_schema()
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    schema["properties"]["recipe"]["enum"] = sorted(recipes.names())
+    return schema
 
 
 def load_experiment(source: str | Path | Mapping[str, Any] | Experiment, overrides: Sequence[str] = ()) -> Experiment:
-    """Read an experiment from YAML (or a mapping), apply ``a.b=value`` overrides, validate it.
+    """Read an experiment from YAML (or a mapping), lay its recipe under it, apply ``a.b=value`` overrides, validate it.
 
     Relative data and output paths are resolved against the YAML's folder. Raises SciffusionError naming the line.
     """
-    if isinstance(source, Experiment):
-        if not overrides:
-            return source
-        source = source.model_dump(mode="json")
-    text, base = "", None
-    if isinstance(source, (str, Path)):
-        path = Path(source)
-        if not path.is_file():
-            raise SciffusionError(
-                f"{path}: no such file", "give the path of an experiment YAML (sciffusion init writes one)"
-            )
-        text, base = path.read_text(), path.parent.resolve()
-        try:
-            settings = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise SciffusionError(f"{path}: not valid YAML: {error}", "mend the YAML at that line") from None
-    else:
-        settings = json.loads(json.dumps(dict(source)))
-    if not isinstance(settings, dict):
-        raise SciffusionError("the experiment is not a mapping", "start from the YAML that `sciffusion init` writes")
+    if isinstance(source, Experiment) and not overrides:
+        return source
+    settings, text, base = _read(source)
+    settings = recipes.merge(recipes.load(str(settings.get("recipe", "edm"))), settings)
     for override in overrides:
-        _override(settings, override)
+        yamltext.apply_override(settings, override)
     try:
         experiment = Experiment.model_validate(settings)
     except ValidationError as error:
@@ -280,80 +172,65 @@ def load_experiment(source: str | Path | Mapping[str, Any] | Experiment, overrid
     return experiment if base is None else _resolve(experiment, base)
 
 
-def _override(settings: dict[str, Any], override: str) -> None:
-    """Apply one ``a.b.0.c=value``; the value is read as YAML."""
-    key, separator, value = override.partition("=")
-    if not separator:
-        raise SciffusionError(f"--set {override}: no '='", "write --set train.steps=100")
-    *path, last = key.strip().split(".")
-    node: Any = settings
-    for part in path:
-        if isinstance(node, list):
-            node = node[_position(node, part, override)]
-        else:
-            node = node.setdefault(part, {})
-        if not isinstance(node, (dict, list)):
-            raise SciffusionError(f"--set {override}: {part!r} is not a section", "check the path in the YAML")
-    if isinstance(node, list):
-        node[_position(node, last, override)] = yaml.safe_load(value)
+def _read(source: str | Path | Mapping[str, Any] | Experiment) -> tuple[dict[str, Any], str, Path | None]:
+    """The settings as plain data, their text and the folder that relative paths start from."""
+    text, base = "", None
+    if isinstance(source, Experiment):
+        settings: Any = source.model_dump(mode="json")
+    elif isinstance(source, Mapping):
+        settings = json.loads(json.dumps(dict(source), default=str))
     else:
-        node[last] = yaml.safe_load(value)
-
-
-def _position(node: list[Any], part: str, override: str) -> int:
-    """Index of a list entry, by number or by the entry's ``name``."""
-    for index, entry in enumerate(node):
-        if part == str(index) or (isinstance(entry, dict) and entry.get("name") == part):
-            return index
-    raise SciffusionError(f"--set {override}: no entry {part!r} in the list", "use its index or its name")
+        path = Path(source)
+        if not path.is_file():
+            mend = "give the path of an experiment YAML (sciffusion init writes one)"
+            raise SciffusionError(f"{path}: no such file", mend)
+        text, base = path.read_text(), path.parent.resolve()
+        settings = yamltext.parse(text, path)
+    if not isinstance(settings, dict):
+        raise SciffusionError("the experiment is not a mapping", "start from the YAML that `sciffusion init` writes")
+    return settings, text, base
 
 
 def _explain(error: ValidationError, settings: Any, text: str, source: Any) -> tuple[str, str]:
     """The first fault as (what, mend): where it stands, what is wrong, the nearest known name."""
     first = error.errors()[0]
-    place = [str(part) for part in first["loc"] if not _is_tag(part)]
-    line = _line(text, first["loc"])
-    where = f"{source}{f', line {line}' if line else ''}: " if text else ""
-    message = f"{where}{'.'.join(place)}: {first['msg']}"
+    fault = first.get("ctx", {}).get("error")
+    place = list(fault.place) if isinstance(fault, Fault) else yamltext.walk(settings, first["loc"])
+    line = yamltext.line_of(text, place)
+    where = (f"{source}{f', line {line}' if line else ''}: " if text else "") + ".".join(map(str, place))
+    if isinstance(fault, Fault):
+        return f"{where}: {fault.what}", fault.mend
     if first["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(place[-1], _known_names(), n=1)
-        return f"{where}{'.'.join(place)}: unknown setting", f"did you mean {near[0]!r}?" if near else "remove it"
-    return message, "see `sciffusion init --schema` for every setting with its type and default"
+        return f"{where}: unknown setting", _home(str(place[-1]))
+    if first["type"].startswith("union_tag"):
+        return (
+            f"{where}: its kind is missing or unknown",
+            f"write kind: with one of {first['ctx'].get('expected_tags', _KINDS)}",
+        )
+    if first["type"] == "missing":
+        return f"{where}: this setting is missing", "add it; `sciffusion init --schema` describes every setting"
+    return f"{where}: {first['msg']}", "see `sciffusion init --schema` for every setting with its type and default"
 
 
-def _is_tag(part: int | str) -> bool:
-    return isinstance(part, str) and part in {"coarse", "static", "scalar", "calendar", "position", "unet", "denoiser"}
+_KINDS = "'coarse', 'static', 'scalar', 'calendar', 'position'"
 
 
-def _known_names() -> list[str]:
+def _home(name: str) -> str:
+    """The mend for an unknown setting: the section it belongs to, or the nearest known name."""
     schema = json_schema()
-    tables = [schema, *schema.get("$defs", {}).values()]
-    return sorted({name for table in tables for name in table.get("properties", {})})
-
-
-def _line(text: str, location: Sequence[int | str]) -> int | None:
-    """Line of the YAML node nearest to a pydantic location."""
-    if not text:
-        return None
-    node = yaml.compose(text, Loader=yaml.SafeLoader)
-    line = 1
-    for part in location:
-        if isinstance(node, yaml.MappingNode):
-            for key, value in node.value:
-                if key.value == str(part):
-                    node, line = value, key.start_mark.line + 1
-                    break
-        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
-            node = node.value[part]
-            line = node.start_mark.line + 1
-    return line
+    tables = {"Experiment": schema, **schema.get("$defs", {})}
+    known = {key: table for table, entry in tables.items() for key in entry.get("properties", {})}
+    if name in known:
+        return f"it belongs to {known[name]}, see `sciffusion init --schema`"
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {near[0]!r}?" if near else "remove it"
 
 
 def _resolve(experiment: Experiment, base: Path) -> Experiment:
     """Make relative paths absolute against the YAML's folder."""
 
     def absolute(path: str) -> str:
-        return path if "://" in path or Path(path).is_absolute() else str(base / path)
+        return path if "://" in path else str(base / Path(path).expanduser())
 
     def walk(value: Any) -> Any:
         if isinstance(value, dict):

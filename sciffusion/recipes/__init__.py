@@ -1,0 +1,64 @@
+"""Recipes: one YAML per family of models, laid under the user's own settings so that these stay short.
+
+A recipe holds ``stages`` and ``train`` defaults and a one-line ``description``; nothing about data. Imports only yaml.
+"""
+
+import difflib
+from collections.abc import Mapping
+from importlib.resources import files
+from typing import Any
+
+import yaml
+
+from sciffusion.errors import SciffusionError
+
+__all__ = ["load", "merge", "names"]
+
+
+def names() -> dict[str, str]:
+    """Every recipe with its one-line description."""
+    return {name: str(_read(name)["description"]) for name in _known()}
+
+
+def load(name: str) -> dict[str, Any]:
+    """The settings of a recipe. Raises SciffusionError for an unknown name, with the nearest known one."""
+    known = _known()
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise SciffusionError(f"recipe: no recipe is called {name!r}", f"{hint}known: {', '.join(known)}")
+    return {key: value for key, value in _read(name).items() if key != "description"}
+
+
+def merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """``over`` laid over ``under``: mappings are merged, lists of named entries by ``name``, all else replaced."""
+    merged = dict(under)
+    for key, value in over.items():
+        below = under.get(key)
+        if isinstance(below, Mapping) and isinstance(value, Mapping):
+            merged[key] = merge(below, value)
+        elif _named(below) and _named(value):
+            merged[key] = _merge_rows(below, value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def _merge_rows(under: Any, over: Any) -> list[dict[str, Any]]:
+    """The recipe's row in its order, each entry with the user's of the same name on top; new names at the end."""
+    mine = {entry["name"]: entry for entry in over}
+    rows = [merge(entry, mine.pop(entry["name"], {})) for entry in under]
+    return rows + [dict(entry) for entry in mine.values()]
+
+
+def _named(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(entry, Mapping) and "name" in entry for entry in value)
+
+
+def _known() -> list[str]:
+    return sorted(path.name[:-5] for path in files(__name__).iterdir() if path.name.endswith(".yaml"))
+
+
+def _read(name: str) -> dict[str, Any]:
+    settings: dict[str, Any] = yaml.safe_load(files(__name__).joinpath(f"{name}.yaml").read_text())
+    return settings

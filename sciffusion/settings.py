@@ -1,0 +1,229 @@
+"""The sections of an experiment, as pydantic models; ``sciffusion.config`` puts them together and reads the YAML.
+
+Every field has a description, which is its reference: in the JSON schema, in editors, in the documentation.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+__all__ = [
+    "Augment",
+    "Calendar",
+    "CoarseField",
+    "Condition",
+    "DenoiserStage",
+    "NoiseSettings",
+    "Position",
+    "Sampler",
+    "Scalar",
+    "Settings",
+    "Source",
+    "Split",
+    "Stage",
+    "StaticField",
+    "Target",
+    "TrainSettings",
+    "UNetSettings",
+    "Variable",
+]
+
+Label = str | int | float
+TransformName = Literal["standardise", "log1p", "sqrt", "bounded"]
+Align = Literal["exact", "previous", "interpolate"]
+Interpolation = Literal["bilinear", "bicubic", "conservative"]
+ALIGN = "how a case finds its entry in time: the same label, the last one before, or linearly between two"
+
+
+class Settings(BaseModel):
+    """Base of all settings: unknown entries are errors, values do not change after they are read."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Source(Settings):
+    """Where data come from: NetCDF or Zarr paths (globs allowed; relative to the YAML), read as one dataset."""
+
+    paths: list[str] = Field(min_length=1, description="files, Zarr stores or globs, combined along their coordinates")
+    rename: dict[str, str] = Field(default={}, description="name in the file -> name used here")
+    select: dict[str, Label | list[Label]] = Field(default={}, description="dim -> label, or [first, last] inclusive")
+    combine: str | None = Field(default=None, description="dim along which files that nothing tells apart are stacked")
+
+
+class Variable(Settings):
+    """How one target variable is represented: its transform and its parity."""
+
+    transform: TransformName = Field(default="standardise", description="applied before the residual is taken")
+    scale: float | None = Field(default=None, gt=0, description="scale of log1p and sqrt, in the variable's units")
+    bounds: tuple[float, float] | None = Field(default=None, description="limits of a bounded variable")
+    units: str | None = Field(default=None, description="units to convert to when the file's differ")
+    odd_along: list[str] = Field(
+        default=[], description="grid dims whose mirroring changes the sign (v along latitude)"
+    )
+
+
+class Target(Settings):
+    """The fine field to learn."""
+
+    source: Source = Field(description="files of the fine field")
+    variables: dict[str, Variable] = Field(min_length=1, description="variables to generate; {} for the defaults")
+    dims: list[str] = Field(min_length=1, max_length=3, description="grid dims, slowest first")
+    channel_dims: list[str] = Field(default=[], description="dims stacked into channels, such as level")
+    geometry: Literal["plane", "sphere"] = Field(default="plane", description="sphere: a latitude-longitude grid")
+    periodic: list[str] = Field(default=[], description="grid dims that wrap around")
+    spacing: dict[str, float] = Field(default={}, description="grid spacing of dims that have no coordinate")
+
+
+class CoarseField(Settings):
+    """A coarse field, interpolated to the fine grid; without a source, the target's own conservative coarsening."""
+
+    kind: Literal["coarse"] = "coarse"
+    source: Source | None = Field(default=None, description="files of the coarse field; null: coarsen the target")
+    variables: list[str] = Field(min_length=1, description="variables of the coarse field that are fed in")
+    factor: float | dict[str, float] | None = Field(
+        default=None, description="coarse over fine spacing, for all grid dims or each; needed without a source"
+    )
+    interpolation: Interpolation = Field(default="bicubic", description="how it is brought to the fine grid")
+    align: Align = Field(default="exact", description=ALIGN)
+
+
+class StaticField(Settings):
+    """Fields without time (orography, land fraction) on the target's grid or regridded to it; kept in the emulator."""
+
+    kind: Literal["static"] = "static"
+    source: Source = Field(description="files of the static fields")
+    variables: list[str] = Field(min_length=1, description="static fields that are fed in")
+
+
+class Scalar(Settings):
+    """Scalars per case (forcings, indices), standardised and fed as a vector."""
+
+    kind: Literal["scalar"] = "scalar"
+    source: Source = Field(description="files of the scalars")
+    variables: list[str] = Field(min_length=1, description="scalars that are fed in")
+    align: Align = Field(default="exact", description=ALIGN)
+
+
+class Calendar(Settings):
+    """Sine and cosine of clocks computed from each case's time coordinate."""
+
+    kind: Literal["calendar"] = "calendar"
+    dim: str = Field(default="time", description="case dim with the dates")
+    features: list[Literal["time_of_day", "day_of_year", "local_solar_time"]] = Field(
+        min_length=1, description="clocks; local_solar_time is a field that turns with the longitudes"
+    )
+
+
+class Position(Settings):
+    """Where each cell is: sine of latitude, or Fourier features of the coordinates."""
+
+    kind: Literal["position"] = "position"
+    features: list[Literal["latitude", "fourier"]] = Field(min_length=1, description="sine of latitude, or sinusoids")
+    frequencies: int = Field(default=4, ge=1, description="Fourier frequencies per axis")
+
+
+Condition = Annotated[CoarseField | StaticField | Scalar | Calendar | Position, Field(discriminator="kind")]
+
+
+class Split(Settings):
+    """Which cases train, validate and test, as [first, last] label ranges (inclusive) along one case dim."""
+
+    dim: str | None = Field(default="time", description="case dim that is split; null: one case serves for everything")
+    train: list[tuple[Label, Label]] = Field(min_length=1, description="cases the weights are fitted to")
+    validation: list[tuple[Label, Label]] = Field(default=[], description="cases that choose the best checkpoint")
+    test: list[tuple[Label, Label]] = Field(default=[], description="cases held out; `generate` makes these by default")
+
+
+class UNetSettings(Settings):
+    """A UNet with boundary-aware convolutions; cost and size follow channels x multipliers and blocks."""
+
+    kind: Literal["unet"] = "unet"
+    channels: int = Field(default=64, ge=4, description="width of the outermost level")
+    multipliers: list[int] = Field(default=[1, 2, 4], min_length=1, description="width of each level over channels")
+    blocks: int = Field(default=2, ge=1, description="residual blocks per level and side")
+    attention: list[int] = Field(default=[], description="levels (0 is outermost) with self-attention")
+    patch: int = Field(default=1, ge=1, description="side of the patches folded into channels by the stem")
+    dropout: float = Field(default=0.1, ge=0, lt=1, description="share of activations dropped in training")
+    embedding: int = Field(default=128, ge=8, description="width of the noise-level and vector embedding")
+
+
+class NoiseSettings(Settings):
+    """Noise levels, in units of the normalised target's sd; ``fit`` measures sigma_max on the training data."""
+
+    sigma_min: float = Field(default=0.002, gt=0, description="smallest noise level")
+    sigma_max: float | Literal["fit"] = Field(
+        default="fit", description="largest noise level; fit: 5 times the rms of the training data's leading mode"
+    )
+    distribution: Literal["lognormal", "loguniform"] = Field(default="lognormal", description="of training levels")
+    p_mean: float = Field(default=-1.2, description="mean of log sigma of the lognormal")
+    p_std: float = Field(default=1.2, gt=0, description="sd of log sigma of the lognormal")
+
+
+class Sampler(Settings):
+    """Solver, network calls and noise grid at sampling time; a None takes the emulator's own value."""
+
+    solver: str = Field(default="dpmpp-2m", description="name of the solver: dpmpp-2m, heun, euler, ...")
+    steps: int = Field(default=18, ge=1, description="noise levels of the sampling grid")
+    rho: float = Field(default=7.0, gt=0, description="exponent of the grid; larger puts more levels at small noise")
+    sigma_min: float | None = Field(default=None, gt=0, description="smallest level; null: as trained")
+    sigma_max: float | None = Field(default=None, gt=0, description="largest level; null: as trained")
+    churn: float = Field(default=0.0, ge=0, description="S_churn of the stochastic Heun solver")
+    s_noise: float = Field(default=1.0, gt=0, description="S_noise: inflation of the noise that churn adds")
+
+
+class DenoiserStage(Settings):
+    """A conditional diffusion model of the target, as the residual to a baseline."""
+
+    name: str = Field(default="denoiser", description="name of the stage within the emulator")
+    kind: Literal["denoiser"] = "denoiser"
+    network: UNetSettings = Field(default=UNetSettings(), description="the network")
+    parameterization: Literal["edm", "epsilon", "velocity", "flow"] = Field(
+        default="edm", description="what the network predicts"
+    )
+    inputs: list[str] | None = Field(default=None, description="names of the conditions used; null: all")
+    baseline: str | None = Field(default=None, description="coarse condition whose interpolation is subtracted")
+    shrinkage: float | Literal["fit"] = Field(
+        default="fit", description="of the mean residual per cell: 0 none, 1 full, fit by leaving one case out"
+    )
+    condition_dropout: float = Field(default=0.0, ge=0, lt=1, description="share of samples trained unconditionally")
+    noise: NoiseSettings = Field(default=NoiseSettings(), description="noise levels of training")
+    sampler: Sampler = Field(default=Sampler(), description="how members are drawn unless told otherwise")
+    constraint: str | None = Field(default=None, description="coarse condition that every member must reproduce")
+
+
+Stage = DenoiserStage
+
+
+class Augment(Settings):
+    """Symmetries of the dynamics, applied to all fields of a sample alike."""
+
+    roll: list[str] = Field(default=[], description="periodic dims rolled by a random shift")
+    mirror: list[str] = Field(default=[], description="dims mirrored at random (see Variable.odd_along)")
+
+
+class TrainSettings(Settings):
+    """How the stages are trained."""
+
+    steps: int = Field(default=10_000, ge=1, description="optimiser steps")
+    batch_size: int = Field(default=16, ge=1, description="over all devices")
+    learning_rate: float = Field(default=1e-3, gt=0, description="peak learning rate of Adam")
+    warmup: int = Field(default=200, ge=0, description="steps of linear warm-up; cosine decay follows")
+    weight_decay: float = Field(default=0.0, ge=0, description="of AdamW")
+    gradient_clip: float = Field(default=1.0, gt=0, description="largest norm of the gradient")
+    ema_halflife: float = Field(default=0.05, gt=0, description="EMA half-life as a share of the steps done")
+    crop: dict[str, int] = Field(default={}, description="random training window, in cells per grid dim")
+    augment: Augment = Field(default=Augment(), description="random rolls and mirrors")
+    precision: Literal["32-true", "bf16-mixed"] = Field(default="32-true", description="of the network in training")
+    compile: bool = Field(default=False, description="torch.compile the network")
+    cache: Literal["auto", "memory", "none"] = Field(
+        default="auto", description="keep prepared samples in memory; auto: when they fit"
+    )
+    statistics_cases: int = Field(default=256, ge=1, description="cases that means and spreads are measured on")
+    validate_every: int = Field(default=500, ge=1, description="steps between validations and checkpoints")
+    validation_members: int = Field(default=4, ge=0, description="members of the validation CRPS; 0 skips it")
+    validation_cases: int = Field(default=8, ge=1, description="cases of a validation, spread over the split")
+    workers: int = Field(default=0, ge=0, description="processes that read data; 0: the training process itself")
+    devices: int | Literal["auto"] = Field(default="auto", description="devices per node")
+    nodes: int = Field(default=1, ge=1, description="nodes")
+    accelerator: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="kind of device")
+    seed: int = Field(default=0, description="of weights, data order and noise")
