@@ -1,4 +1,4 @@
-"""Names of parts (networks, conditioners, stages, ...) to their classes, without importing them before they are asked for.
+"""Names of parts (networks, conditioners, stages, ...) to their classes, imported only when they are asked for.
 
 Built-in parts are listed here as ``module:attribute``; a user's own class comes from an installed package's entry
 point in the group ``sciffusion.<group>``. Nothing is ever imported because a model folder names it: a name that is

@@ -9,17 +9,21 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from pathlib import Path
 
+from sciffusion import __version__
 from sciffusion.errors import SciffusionError
 
 __all__ = ["main"]
 
-COMMANDS = ("demo", "init", "train", "generate", "evaluate", "inspect", "doctor")
+_ORDER = ("demo", "init", "train", "generate", "evaluate", "inspect", "doctor")
+COMMANDS = tuple(name for name in _ORDER if (Path(__file__).parent / f"{name}.py").is_file())
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Returns 0, 2 for a SciffusionError (printed without a traceback), 130 when interrupted."""
-    args = _parser().parse_args(argv)
+    argv = list(sys.argv[1:] if argv is None else argv)
+    args = _parser(argv[0] if argv else "").parse_args(argv)
     try:
         status: int = args.run(args)
     except SciffusionError as error:
@@ -33,10 +37,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     return status
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(called: str) -> argparse.ArgumentParser:
+    """The parser of all commands, or of the ``called`` one alone: the modules of the others are not imported."""
     parser = argparse.ArgumentParser(prog="sciffusion", description="Diffusion models for physics fields.")
+    parser.add_argument("--version", action="version", version=f"sciffusion {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
-    for name in COMMANDS:
+    for name in [called] if called in COMMANDS else COMMANDS:
         module = import_module(f"sciffusion.cli.{name}")
         command = commands.add_parser(
             name,
