@@ -1,0 +1,89 @@
+"""Intervals by resampling whole blocks, because neighbouring times and neighbouring cells are not independent.
+
+Sums are given as (case, region). With at least ten independent blocks of consecutive cases, blocks of cases are
+resampled (Künsch 1989) and the interval speaks of other times. With fewer, regions are resampled, each with all of its
+cases: such an interval speaks of the sampling of space within these cases only, and its label says so. With fewer than
+ten regions as well there is no interval, and the label gives the reason.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+__all__ = ["LEAST_BLOCKS", "Resampling", "block_length"]
+
+LEAST_BLOCKS = 10
+Sums = Mapping[str, np.ndarray]
+Metric = Callable[[Sums], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Resampling:
+    """How often each block of (case, region) is drawn in every resample: ``counts`` (resample, case, region)."""
+
+    counts: np.ndarray | None
+    label: str
+
+    @classmethod
+    def plan(cls, cases: int, used: np.ndarray, length: int, *, resamples: int = 1000, seed: int = 0) -> "Resampling":
+        """Choose the blocks: ``used`` (region,) marks regions with data, ``length`` is how many cases hang together."""
+        generator = np.random.default_rng(seed)
+        regions, blocks = int(used.sum()), cases // length
+        if blocks >= LEAST_BLOCKS:
+            counts = _time_counts(generator, cases, length, resamples)
+            label = f"block bootstrap over {blocks} blocks of {length} consecutive case(s)"
+            return cls(np.broadcast_to(counts[:, :, None], (resamples, cases, len(used))), label)
+        few = f"{cases} case(s) hold only {blocks} independent block(s) in time, {LEAST_BLOCKS} are needed"
+        if regions < LEAST_BLOCKS:
+            return cls(None, f"withheld: {few}, and there are only {regions} spatial blocks")
+        counts = _space_counts(generator, used, resamples)
+        label = f"within-period spatial blocks: {regions} regions resampled, each with all of its cases, because {few}; the interval says nothing about other periods"  # noqa: E501
+        return cls(np.broadcast_to(counts[:, None, :], (resamples, cases, len(used))), label)
+
+    def interval(self, metric: Metric, sums: Sums, level: float = 0.95) -> np.ndarray:
+        """Percentile interval (2,) of ``metric`` of the sums (case, region), which it gets as (resample,)."""
+        if self.counts is None:
+            return np.full(2, np.nan)
+        resampled = {name: np.einsum("bcr,cr->b", self.counts, value) for name, value in sums.items()}
+        tail = (1 - level) / 2
+        with np.errstate(invalid="ignore", divide="ignore"):
+            values = metric(resampled)
+        values = values[np.isfinite(values)]
+        return np.quantile(values, [tail, 1 - tail]) if len(values) else np.full(2, np.nan)
+
+
+def block_length(series: np.ndarray) -> int:
+    """How many consecutive cases hang together: 1 + 2 sum of the autocorrelation up to its first zero, rounded up.
+
+    ``series`` (case, region): the autocorrelation is averaged over regions, since a mean over the whole domain hides
+    how long a situation lasts at one place.
+    """
+    if len(series) < 3 or series.shape[1] == 0:
+        return 1
+    anomaly = series - series.mean(axis=0)
+    variance = (anomaly**2).mean()
+    if not variance > 0:
+        return 1
+    total = 1.0
+    for lag in range(1, len(series) // 2 + 1):
+        correlation = (anomaly[lag:] * anomaly[:-lag]).mean() / variance
+        if correlation <= 0:
+            break
+        total += 2 * correlation
+    return int(np.ceil(total))
+
+
+def _time_counts(generator: np.random.Generator, cases: int, length: int, resamples: int) -> np.ndarray:
+    """Circular blocks: every case is as likely as any other to be drawn."""
+    starts = generator.integers(cases, size=(resamples, -(-cases // length)))
+    drawn = (starts[:, :, None] + np.arange(length)) % cases
+    rows = drawn.reshape(resamples, -1)[:, :cases]
+    return np.stack([np.bincount(row, minlength=cases) for row in rows]).astype(np.float64)
+
+
+def _space_counts(generator: np.random.Generator, used: np.ndarray, resamples: int) -> np.ndarray:
+    regions = int(used.sum())
+    counts = np.zeros((resamples, len(used)))
+    counts[:, used] = generator.multinomial(regions, np.full(regions, 1 / regions), size=resamples)
+    return counts

@@ -1,0 +1,86 @@
+"""The distribution of all values: density, quantiles to 99.99 %, and distances between distributions.
+
+Values are counted in fixed bins, equal steps of asinh((x - centre) / scale): 1/200 of ``scale`` near the centre and
+half a per cent of the distance from it in the tails. Counting is additive and one pass, and no tail is cut off.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from sciffusion.evaluation.score import Pair
+from sciffusion.evaluation.tally import Sums
+
+__all__ = ["LEVELS", "Distribution", "kolmogorov_smirnov", "wasserstein"]
+
+STEP = 0.005
+REACH = 12.0  # asinh of the farthest value: 80 000 scales
+LEVELS = np.array([0.0001, 0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.999, 0.9999])
+
+
+@dataclass(frozen=True)
+class Distribution:
+    """Area per bin of the values of the members (each counts 1/m) and of the truth."""
+
+    weights: np.ndarray
+    centre: float
+    scale: float
+
+    @property
+    def edges(self) -> np.ndarray:
+        """Edges of the bins, in the variable's units."""
+        steps = round(REACH / STEP)
+        return self.centre + self.scale * np.sinh(STEP * np.arange(-steps, steps + 1))
+
+    def measure(self, pair: Pair) -> Sums:
+        """Sums (bin,) of one case, kept in total, and the extreme values."""
+        valid = pair.valid
+        members = np.sum([self._count(member, valid & np.isfinite(member)) for member in pair.members], axis=0)
+        counts = {"values_members": members / len(pair.members), "values_truth": self._count(pair.truth, valid)}
+        return Sums(
+            total=counts, maximum=_extremes(pair.members, valid, "members") | _extremes(pair.truth, valid, "truth")
+        )
+
+    def _count(self, field: np.ndarray, valid: np.ndarray) -> np.ndarray:
+        steps = round(REACH / STEP)
+        position = np.arcsinh((field[valid].astype(np.float64) - self.centre) / self.scale) / STEP
+        index = np.clip(np.floor(position).astype(int) + steps, 0, 2 * steps - 1)
+        return np.bincount(index, self.weights[valid], minlength=2 * steps)
+
+    def quantiles(self, counts: np.ndarray, levels: np.ndarray = LEVELS) -> np.ndarray:
+        """Values below which each level's share of the area lies, linear within a bin."""
+        cumulative = np.concatenate([[0], np.cumsum(counts)]) / counts.sum()
+        upper = np.clip(np.searchsorted(cumulative, levels, side="left"), 1, len(counts))
+        low, high = cumulative[upper - 1], cumulative[upper]
+        share = np.divide(levels - low, high - low, out=np.zeros_like(levels), where=high > low)
+        return self.edges[upper - 1] + share * np.diff(self.edges)[upper - 1]
+
+    def classes(self, counts: np.ndarray, most: int = 80) -> np.ndarray:
+        """Indices of ``edges`` (class + 1,) that cut the range of the values into at most ``most`` even classes."""
+        held = np.flatnonzero(counts)
+        width = max(1, -(-(held[-1] + 1 - held[0]) // most))
+        return np.append(np.arange(held[0], held[-1] + 1, width), held[-1] + 1)
+
+    def density(self, counts: np.ndarray, classes: np.ndarray) -> np.ndarray:
+        """Probability density in every class."""
+        area = np.add.reduceat(np.append(counts, 0.0), classes)[:-1]
+        return np.asarray(area / counts.sum() / np.diff(self.edges[classes]))
+
+
+def wasserstein(first: np.ndarray, second: np.ndarray, edges: np.ndarray) -> float:
+    """Area between two cumulative distributions (Wasserstein-1), in the units of ``edges``."""
+    return float((np.abs(_cumulative(first) - _cumulative(second)) * np.diff(edges)).sum())
+
+
+def kolmogorov_smirnov(first: np.ndarray, second: np.ndarray) -> float:
+    """Largest distance between two cumulative distributions."""
+    return float(np.abs(_cumulative(first) - _cumulative(second)).max())
+
+
+def _cumulative(counts: np.ndarray) -> np.ndarray:
+    return np.asarray(np.cumsum(counts) / counts.sum())
+
+
+def _extremes(field: np.ndarray, valid: np.ndarray, name: str) -> dict[str, np.ndarray]:
+    values = field[..., valid]
+    return {f"highest_{name}": np.asarray(np.nanmax(values)), f"minus_lowest_{name}": -np.asarray(np.nanmin(values))}

@@ -1,0 +1,107 @@
+"""What scores need to know of a grid: cell areas, regions that serve as spatial blocks, the basis of its spectra."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from sciffusion.evaluation.spectra import Basis, Shells, Zonal
+from sciffusion.fields.grid import Grid
+
+__all__ = ["BANDS", "Domain"]
+
+EARTH_RADIUS = 6371.0  # km
+BANDS = {"90S-30S": (-90.0, -30.0), "30S-30N": (-30.0, 30.0), "30N-90N": (30.0, 90.0)}
+ZONE = 30.0  # degrees of latitude of a region on the sphere
+SECTOR = 45.0  # degrees of longitude of a region on the sphere
+TILES = {1: 16, 2: 5, 3: 3}  # regions along each axis elsewhere, by rank
+
+
+@dataclass(frozen=True)
+class Domain:
+    """``weights`` (*grid) are cell areas with mean 1; ``regions`` (*grid) index ``region_names``."""
+
+    grid: Grid
+    weights: np.ndarray
+    regions: np.ndarray
+    region_names: tuple[str, ...]
+    basis: Basis
+
+    @classmethod
+    def of(cls, grid: Grid) -> "Domain":
+        """Bands of latitude and sectors on a globe, tiles elsewhere."""
+        sphere = _horizontal(grid)
+        if sphere and grid.periodic[sphere[1]]:
+            regions, names = _globe_regions(grid, *sphere)
+            return cls(grid, grid.cell_area(), regions, names, _zonal(grid, *sphere))
+        regions, names = _tiles(grid)
+        return cls(grid, grid.cell_area(), regions, names, _shells(grid, sphere))
+
+
+def _horizontal(grid: Grid) -> tuple[int, int] | None:
+    """Axes of latitude and longitude of a sphere whose grid has just these two."""
+    if grid.rank != 2 or grid.latitude_axis is None or grid.longitude_axis is None:
+        return None
+    return grid.latitude_axis, grid.longitude_axis
+
+
+def _globe_regions(grid: Grid, north: int, east: int) -> tuple[np.ndarray, tuple[str, ...]]:
+    zones, sectors = round(180 / ZONE), round(360 / SECTOR)
+    zone = np.clip(np.floor((grid.positions(north) + 90) / ZONE).astype(int), 0, zones - 1)
+    sector = np.floor(np.mod(grid.positions(east), 360) / SECTOR).astype(int) % sectors
+    index = zone[:, None] * sectors + sector[None, :]
+    names = [
+        f"{_degrees(-90 + i * ZONE)}..{_degrees(-90 + (i + 1) * ZONE)} {j * SECTOR:g}..{(j + 1) * SECTOR:g}E"
+        for i in range(zones)
+        for j in range(sectors)
+    ]
+    return index if north == 0 else index.T, tuple(names)
+
+
+def _degrees(latitude: float) -> str:
+    return f"{abs(latitude):g}{'S' if latitude < 0 else 'N'}" if latitude else "0"
+
+
+def _tiles(grid: Grid) -> tuple[np.ndarray, tuple[str, ...]]:
+    parts = [min(TILES[grid.rank], n) for n in grid.shape]
+    index = np.zeros(grid.shape, dtype=int)
+    for axis, (n, count) in enumerate(zip(grid.shape, parts, strict=True)):
+        along = (np.arange(n) * count // n).reshape([-1 if i == axis else 1 for i in range(grid.rank)])
+        index = index * count + along
+    names = [
+        " ".join(f"{d}{i + 1}/{c}" for d, i, c in zip(grid.dims, place, parts, strict=True))
+        for place in np.ndindex(*parts)
+    ]
+    return index, tuple(names)
+
+
+def _zonal(grid: Grid, north: int, east: int) -> Zonal:
+    latitude = grid.positions(north)
+    rows = {name: _inside(latitude, low, high) for name, (low, high) in BANDS.items()}
+    rows = {name: inside for name, inside in rows.items() if inside.any()}
+    weights = grid.cell_area().mean(axis=east)
+    return Zonal(weights, np.stack(list(rows.values())), tuple(rows), grid.shape[east], (north, east))
+
+
+def _inside(latitude: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Rows of a band; a row on the edge of two bands belongs to the one nearer the equator."""
+    above = latitude >= low if low <= 0 else latitude > low
+    below = latitude <= high if high >= 0 else latitude < high
+    return above & below
+
+
+def _shells(grid: Grid, sphere: tuple[int, int] | None) -> Shells:
+    """Isotropic shells; a region of a sphere is measured in km at its middle latitude."""
+    if sphere is None:
+        units = _length_units(grid)
+        return Shells(grid.shape, tuple(float(d) for d in grid.spacing), tuple(grid.periodic), units)
+    north, east = sphere
+    degree = np.pi * EARTH_RADIUS / 180
+    middle = np.cos(np.deg2rad(grid.positions(north).mean()))
+    spacing = [0.0, 0.0]
+    spacing[north], spacing[east] = grid.spacing[north] * degree, grid.spacing[east] * degree * middle
+    return Shells(grid.shape, tuple(spacing), tuple(grid.periodic), "km")
+
+
+def _length_units(grid: Grid) -> str:
+    units = {str(attributes.get("units", "")) for attributes in grid.attrs}
+    return units.pop() if len(units) == 1 else ""

@@ -1,0 +1,194 @@
+"""``evaluate``: line the data up, judge every case, and hand back the scores."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import xarray as xr
+
+from sciffusion.errors import SciffusionError
+from sciffusion.evaluation.consistency import CoarseConsistency
+from sciffusion.evaluation.crps import Estimator
+from sciffusion.evaluation.domain import Domain
+from sciffusion.evaluation.evaluation import Evaluation
+from sciffusion.evaluation.gallery import gallery
+from sciffusion.evaluation.layout import Case, Field, Layout
+from sciffusion.evaluation.panel import Coarse, Panel
+from sciffusion.evaluation.results import Results
+from sciffusion.evaluation.source import Source
+from sciffusion.fields.coarsen import conservative
+from sciffusion.fields.grid import Grid
+from sciffusion.fields.roles import geometry_of, wraps_around
+
+__all__ = ["HELD_OUT", "IN_SAMPLE", "UNKNOWN", "evaluate"]
+
+HELD_OUT, IN_SAMPLE, UNKNOWN = "held-out", "IN-SAMPLE", "all cases (no record of the training cases)"
+OURS = "ensemble"
+
+
+def evaluate(
+    ensemble: xr.Dataset,
+    reference: xr.Dataset,
+    *,
+    baselines: Mapping[str, xr.Dataset] | None = None,
+    coarse: xr.Dataset | None = None,
+    training: xr.Dataset | None = None,
+    grid: Grid | Sequence[str] | None = None,
+    periodic: Sequence[str] | None = None,
+    member: str | None = None,
+    variables: Sequence[str] | None = None,
+    estimator: Estimator = "fair",
+    block: int | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> Evaluation:
+    """Judge an ensemble against the truth, beside baselines, on the cells and cases that all of them have.
+
+    Parameters
+    ----------
+    ensemble
+        Any ensemble: dims (member, case dims, grid dims) in any order, eager, lazy or dask-backed.
+    reference
+        The truth, with the same variables. Cases are matched by their coordinate labels, cells by coordinates
+        (reversed or shifted by 360 degrees is fine, a larger domain too); convertible units are converted.
+    baselines
+        Other ensembles or deterministic fields by name, scored on the same cells and cases.
+    coarse
+        The coarse input; every member is coarsened conservatively to its cells and compared with it.
+    training
+        Data the model was trained on: cases with the same labels are scored apart, as IN-SAMPLE. Without it the
+        boolean coordinate ``training_case`` or ``in_sample`` of the ensemble tells.
+    grid
+        The grid, or the names of its dims, where coordinates do not tell. ``periodic`` names dims that wrap around.
+    member
+        The ensemble dim, where neither standard_name nor name tells.
+    variables
+        What to score; default: every variable of the ensemble that lies on the grid.
+    estimator
+        fair (default), standard or almost fair CRPS.
+    block
+        Number of consecutive cases that hang together, for intervals; estimated from the data by default.
+    progress
+        Called with the label of every case when its turn comes.
+
+    Raises
+    ------
+    SciffusionError
+        For a variable that the reference lacks, different grids, inconvertible units, or no case in common.
+    """
+    chosen = _variables(ensemble, reference, variables)
+    dims = grid.dims if isinstance(grid, Grid) else tuple(grid or _recorded(ensemble).get("dims", ()))
+    layout = Layout.of(ensemble, chosen, dims, member)
+    cells = grid if isinstance(grid, Grid) else _grid(ensemble, layout.grid, periodic)
+    named = {OURS: ensemble, **(baselines or {})}
+    if len(named) <= len(baselines or {}):
+        raise SciffusionError(f"a baseline is called {OURS!r}", "give it another name")
+    systems = {name: Source.of(name, ds, layout, cells).in_units_of(reference) for name, ds in named.items()}
+    truth = Source.of("the reference", reference, layout, cells, deterministic=True)
+    panel = Panel(systems, truth, Domain.of(cells), _coarse(coarse, layout, cells, reference), estimator)
+    fields, cases = layout.fields(ensemble, chosen), layout.case_list(ensemble)
+    sample = _sampler(ensemble, training, layout)
+    panel.run(fields, cases, sample, progress or (lambda label: None))
+    return _evaluation(panel, fields, cases, sample, block, ensemble, reference)
+
+
+def _evaluation(
+    panel: Panel,
+    fields: list[Field],
+    cases: list[Case],
+    sample: Callable[[Case], str],
+    block: int | None,
+    ensemble: xr.Dataset,
+    reference: xr.Dataset,
+) -> Evaluation:
+    samples = {key[0] for key in panel.tallies}
+    if not samples:
+        _no_overlap(cases, reference)
+    first = next(name for name in (HELD_OUT, UNKNOWN, IN_SAMPLE) if name in samples)
+    labels = tuple(field.label for field in fields)
+    results = {name: Results(panel, name, labels, block).dataset() for name in samples}
+    units = {
+        f.label: str(reference[f.variable].attrs.get("units", ensemble[f.variable].attrs.get("units", "")))
+        for f in fields
+    }
+    for ds in results.values():
+        ds["units"] = ("variable", [units[label] for label in labels])
+        ds.attrs["skipped"] = "; ".join(panel.skipped)
+    shown = next(case for case in cases if sample(case) == first and case.label in results[first]["case"])
+    pictures = gallery(panel, fields, shown, first)
+    in_sample = results.get(IN_SAMPLE) if first != IN_SAMPLE else None
+    return Evaluation(results[first], in_sample, pictures, dict(ensemble.attrs))
+
+
+def _variables(ensemble: xr.Dataset, reference: xr.Dataset, wanted: Sequence[str] | None) -> list[str]:
+    names = [str(name) for name in ensemble.data_vars] if wanted is None else list(wanted)
+    names = [
+        name for name in names if name not in ensemble or (ensemble[name].dtype.kind in "fiu" and ensemble[name].ndim)
+    ]
+    for name in names:
+        for what, ds in (("the ensemble", ensemble), ("the reference", reference)):
+            if name not in ds.data_vars:
+                known = ", ".join(map(str, ds.data_vars))
+                raise SciffusionError(
+                    f"{what} has no variable {name!r}", f"it has {known}; rename one, or choose the variables"
+                )
+    if not names:
+        raise SciffusionError("the ensemble has no variable to score", "give a dataset with numbers on a grid")
+    return names
+
+
+def _recorded(ds: xr.Dataset) -> dict[str, Any]:
+    """What a store of ours wrote about its grid: the entries of ``Grid.to_json``."""
+    import json
+
+    text = ds.attrs.get("sciffusion_grid", "")
+    return dict(json.loads(text)) if text else {}
+
+
+def _grid(ds: xr.Dataset, dims: Sequence[str], periodic: Sequence[str] | None) -> Grid:
+    recorded = _recorded(ds)
+    if recorded and tuple(recorded["dims"]) == tuple(dims) and periodic is None:
+        return Grid.from_json(recorded)
+    wraps = [dim for dim in dims if wraps_around(ds, dim)] if periodic is None else list(periodic)
+    return Grid.from_dataset(ds, dims, geometry_of(ds, dims), wraps)
+
+
+def _coarse(coarse: xr.Dataset | None, layout: Layout, fine: Grid, reference: xr.Dataset) -> Coarse | None:
+    if coarse is None:
+        return None
+    renamed = Source.renamed(coarse, layout)
+    missing = [dim for dim in fine.dims if dim not in renamed.dims]
+    if missing:
+        raise SciffusionError(
+            f"the coarse data have no dimension {missing[0]!r}", "rename their dims to the ensemble's"
+        )
+    wraps = [dim for dim, periodic in zip(fine.dims, fine.periodic, strict=True) if periodic]
+    grid = Grid.from_dataset(renamed, fine.dims, fine.geometry, wraps, like=fine)
+    source = Source.of("the coarse data", renamed, layout, grid, deterministic=True).in_units_of(reference)
+    return Coarse(source, CoarseConsistency(conservative(fine, grid).masked, grid.cell_area()))
+
+
+def _sampler(ensemble: xr.Dataset, training: xr.Dataset | None, layout: Layout) -> Callable[[Case], str]:
+    """Tell whether a case was trained on: by the labels of the training data, else by the ensemble's own record."""
+    if training is not None:
+        known = {dim: set(training.indexes[dim]) for dim in layout.cases if dim in training.indexes}
+        return lambda case: IN_SAMPLE if known and all(case.values[d] in known[d] for d in known) else HELD_OUT
+    name = next((name for name in ("training_case", "in_sample") if name in ensemble.variables), None)
+    if name is None:
+        return lambda case: UNKNOWN
+    flags = ensemble[name].load()
+    return lambda case: (
+        IN_SAMPLE if bool(flags.isel({d: i for d, i in case.position.items() if d in flags.dims})) else HELD_OUT
+    )
+
+
+def _no_overlap(cases: Iterable[Case], reference: xr.Dataset) -> None:
+    labels = [case.label for case in cases]
+    spans = [
+        f"{dim} from {reference[dim].values[0]} to {reference[dim].values[-1]}"
+        for dim in reference.coords
+        if reference[dim].ndim == 1
+    ]
+    words = labels[0] if len(labels) == 1 else f"{labels[0]} ... {labels[-1]}"
+    raise SciffusionError(
+        f"the reference has none of the ensemble's cases ({words})",
+        f"give a reference of the same cases; this one has {', '.join(spans) or 'no coordinates'}, or no values there",
+    )

@@ -1,0 +1,86 @@
+"""The scorecard: one row per variable and system, for terminals and for the report."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import xarray as xr
+
+from sciffusion.evaluation.verdict import number, spectral_tolerance
+
+if TYPE_CHECKING:
+    from sciffusion.evaluation.evaluation import Evaluation
+
+__all__ = ["HEADER", "bins_within", "rows", "scorecard"]
+
+HEADER = ("variable", "system", "CRPS", "ensemble/this", "RMSE", "bias", "spread/skill", "spectral bins", "coarse rms")
+
+
+def rows(scores: xr.Dataset) -> list[tuple[str, ...]]:
+    """Cells as text, in the order of ``HEADER``."""
+    return [_row(scores, str(v), str(s)) for v in scores["variable"].values for s in scores["system"].values]
+
+
+def scorecard(evaluation: "Evaluation") -> str:
+    """Aligned ASCII table, verdicts, and how the intervals were made."""
+    scores = evaluation.scores
+    head = f"{scores.attrs['cases']} case(s), {scores.attrs['members']} members, scored on: {scores.attrs['sample']}"
+    lines = [head, "", *_aligned([HEADER, *rows(scores)]), ""]
+    for name, sentences in evaluation.verdicts.items():
+        lines += [
+            f"{name} ({scores['units'].sel(variable=name).item() or 'no units'})",
+            *(f"  - {one}" for one in sentences),
+        ]
+    methods = dict.fromkeys(scores["interval_method"].values.tolist())
+    lines += ["", *(f"95 % intervals: {method}" for method in methods)]
+    if evaluation.in_sample is not None:
+        lines += [
+            "",
+            "IN-SAMPLE (training cases, no evidence of skill)",
+            *_aligned([HEADER, *rows(evaluation.in_sample)]),
+        ]
+    return "\n".join(lines).replace("–", "-")
+
+
+def bins_within(scores: xr.Dataset, variable: str, system: str) -> tuple[int, int]:
+    """How many half-octave bins have the truth's power within tolerance, and of how many."""
+    one = scores.sel(variable=variable)
+    departure = one["spectral_ratio"].sel(system=system) - 1
+    known = np.isfinite(departure)
+    return int(((np.abs(departure) <= spectral_tolerance(one)) & known).sum()), int(known.sum())
+
+
+def _row(scores: xr.Dataset, variable: str, system: str) -> tuple[str, ...]:
+    one = scores.sel(variable=variable, system=system)
+    ratio = ""
+    if system in scores["baseline"].values:
+        entry = scores.sel(variable=variable, baseline=system)
+        ratio = with_interval(float(entry["crps_ratio"]), entry["crps_ratio_interval"].values)
+    units = str(scores["units"].sel(variable=variable).item())
+    within, known = bins_within(scores, variable, system)
+    return (
+        f"{variable} [{units}]" if units else variable,
+        system,
+        with_interval(float(one["crps"]), one["crps_interval"].values),
+        ratio,
+        number(float(one["rmse"])),
+        number(float(one["bias"]), 2),
+        with_interval(float(one["spread_skill"]), one["spread_skill_interval"].values),
+        f"{within}/{known}",
+        number(float(one["coarse_rms"]), 2),
+    )
+
+
+def with_interval(value: float, bounds: np.ndarray) -> str:
+    """``0.606 [0.58, 0.63]``."""
+    text = number(value)
+    return (
+        f"{text} [{number(bounds[0])}, {number(bounds[1])}]"
+        if np.isfinite(bounds).all() and np.isfinite(value)
+        else text
+    )
+
+
+def _aligned(table: list[tuple[str, ...]]) -> list[str]:
+    widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
+    return [lines[0], "-" * len(lines[0]), *lines[1:]]

@@ -1,0 +1,112 @@
+"""Spectra as a reader wants them: power, its ratio to the truth's with the truth's own error, and skill by scale."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import xarray as xr
+
+from sciffusion.evaluation.bootstrap import block_length
+from sciffusion.evaluation.spectral import KINDS, Spectral
+
+if TYPE_CHECKING:
+    from sciffusion.evaluation.results import Results
+
+__all__ = ["spectral_scores"]
+
+TEXTS = {
+    "truth": "power of the truth",
+    "members": "mean power of the members",
+    "mean": "power of the ensemble mean",
+    "variance": "power of the members' departures from their mean, times (m+1)/m",
+    "error": "power of ensemble mean minus truth",
+    "cross": "real cross-power of ensemble mean and truth",
+}
+LEAST_CASES = 3  # from which the truth's error is taken from the scatter between cases
+
+
+def spectral_scores(results: "Results") -> xr.Dataset:
+    """Power by (band, wavenumber), and by half-octave bins: ratios, relative standard error of the truth, coherence."""
+    basis = results.panel.domain.basis
+    edges = Spectral(basis).edges
+    coords = {
+        "system": results.systems,
+        "variable": list(results.fields),
+        "band": list(basis.bands),
+        "wavenumber": ("wavenumber", basis.wavenumber, {"units": basis.units}),
+        "scale": (
+            "scale",
+            np.sqrt(edges[1:] * edges[:-1]),
+            {"units": basis.units, "long_name": "middle of a half-octave bin"},
+        ),
+        "scale_low": ("scale", edges[:-1]),
+        "scale_high": ("scale", edges[1:]),
+    }
+    ds = xr.Dataset(coords=coords)
+    for kind in KINDS:
+        power = _total(results, f"shells_{kind}", (len(basis.bands), len(basis.wavenumber)))
+        ds[f"power_{kind}"] = (("system", "variable", "band", "wavenumber"), power, {"long_name": TEXTS[kind]})
+    bins = {kind: _by_case(results, f"bins_{kind}", (len(basis.bands), len(edges) - 1)) for kind in KINDS}
+    return ds.assign(_ratios(bins)).assign(truth_standard_error=_truth_error(results, edges))
+
+
+def _total(results: "Results", name: str, shape: tuple[int, ...]) -> np.ndarray:
+    """Mean over cases."""
+
+    def value(system: str, field: str) -> np.ndarray | None:
+        tally = results.tally(system, field)
+        return None if tally is None else tally.total[name] / len(tally.cases)
+
+    return results.table(value, shape)
+
+
+def _by_case(results: "Results", name: str, shape: tuple[int, ...]) -> np.ndarray:
+    """Sum over cases of the binned power."""
+
+    def value(system: str, field: str) -> np.ndarray | None:
+        tally = results.tally(system, field)
+        return None if tally is None else tally.stacked(name).sum(axis=0)
+
+    return results.table(value, shape)
+
+
+def _ratios(bins: dict[str, np.ndarray]) -> dict[str, tuple[tuple[str, ...], np.ndarray, dict[str, str]]]:
+    dims = ("system", "variable", "band", "scale")
+    with np.errstate(invalid="ignore", divide="ignore"):
+        values = {
+            "spectral_ratio": (bins["members"] / bins["truth"], "power of members over power of the truth"),
+            "mean_spectral_ratio": (bins["mean"] / bins["truth"], "power of the ensemble mean over power of the truth"),
+            "spread_skill_by_scale": (
+                np.sqrt(bins["variance"] / bins["error"]),
+                "spread over RMSE of the mean, by scale",
+            ),
+            "coherence": (
+                bins["cross"] / np.sqrt(bins["mean"] * bins["truth"]),
+                "correlation of mean and truth, by scale",
+            ),
+        }
+    return {name: (dims, value, {"long_name": text, "units": "1"}) for name, (value, text) in values.items()}
+
+
+def _truth_error(results: "Results", edges: np.ndarray) -> xr.DataArray:
+    """Relative standard error of the truth's power: from the scatter of cases, else from the number of modes.
+
+    Cases that hang together count as one: the variance of the mean of n cases is multiplied by the block length.
+    """
+    basis = results.panel.domain.basis
+    shape = (len(basis.bands), len(edges) - 1)
+    degrees = basis.degrees(edges)
+
+    def value(_: str, field: str) -> np.ndarray | None:
+        tally = results.tally(results.systems[0], field)
+        if tally is None:
+            return None
+        power = tally.stacked("bins_truth")
+        with np.errstate(invalid="ignore", divide="ignore"):
+            if len(power) < LEAST_CASES:
+                return np.sqrt(2 / degrees)
+            length = results.block or block_length(power.reshape(len(power), -1))
+            return power.std(axis=0, ddof=1) * np.sqrt(length / len(power)) / power.mean(axis=0)
+
+    error = results.table(value, shape, results.systems[:1])[0]
+    text = "relative standard error of the power of the truth (scatter of cases, or number of modes under 3 cases)"
+    return xr.DataArray(error, dims=("variable", "band", "scale"), attrs={"long_name": text, "units": "1"})

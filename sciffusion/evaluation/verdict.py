@@ -1,0 +1,156 @@
+"""Sentences: what the numbers say about an ensemble, how sure that is, and plainly so when it is no good.
+
+A departure is named when its interval excludes the ideal and it is large enough to matter (``NOTABLE``). Without an
+interval the sentence gives the number and says that nothing is known about its error.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import xarray as xr
+
+__all__ = ["interval_words", "number", "spectral_tolerance", "verdicts"]
+
+NOTABLE = 0.05  # relative departure of spread/skill that is worth a sentence
+BIASED = 0.10  # bias, in units of the RMSE, that is worth a sentence
+EXACT = 1e-5  # coarse consistency, in sd of the coarse field, that counts as exact
+SPECTRAL = 0.10  # relative departure of power that is tolerated where the truth is known better
+TAIL = 0.25  # departure of an extreme quantile, in sd of the truth, that is worth a sentence
+
+
+def verdicts(scores: xr.Dataset) -> dict[str, list[str]]:
+    """Sentences by variable: skill against baselines, spread, bias, spectra, tails, coarse consistency."""
+    makers = (_skill, _spread, _bias, _spectra, _tails, _coarse)
+    found = {}
+    for name in scores["variable"].values:
+        one = scores.sel(variable=name)
+        found[str(name)] = [sentence for maker in makers for sentence in maker(one)]
+    return found
+
+
+def number(value: float, digits: int = 3) -> str:
+    """A number with three significant digits; a dash for NaN."""
+    if not np.isfinite(value):
+        return "–"
+    return f"{value:.{digits}g}" if value == 0 or 1e-3 <= abs(value) < 1e4 else f"{value:.{digits - 1}e}"
+
+
+def interval_words(bounds: np.ndarray) -> str:
+    """[lower, upper], or nothing when the interval was withheld."""
+    return f" [{number(bounds[0])}, {number(bounds[1])}]" if np.isfinite(bounds).all() else ""
+
+
+def spectral_tolerance(one: xr.Dataset) -> xr.DataArray:
+    """Departure of the power ratio that is tolerated: 10 %, or two standard errors of the truth where that is more."""
+    return np.maximum(SPECTRAL, 2 * one["truth_standard_error"])
+
+
+def _ours(one: xr.Dataset, name: str) -> xr.DataArray:
+    return one[name].isel(system=0)
+
+
+def _skill(one: xr.Dataset) -> Iterator[str]:
+    for baseline in one["baseline"].values:
+        ratio = float(one["crps_ratio"].sel(baseline=baseline))
+        low, high = one["crps_ratio_interval"].sel(baseline=baseline).values
+        if not np.isfinite(ratio):
+            continue
+        by = f"{abs(1 - ratio) * 100:.1f} %{_per_cent(low, high)}"
+        if np.isfinite(low) and low <= 1 <= high:
+            bounds = interval_words(np.array([low, high]))
+            yield f"Does NOT reliably beat {baseline}: CRPS ratio {number(ratio)}{bounds}."
+        elif ratio < 1:
+            doubt = "" if np.isfinite(low) else " (no interval: how sure this is, is not known)"
+            yield f"Beats {baseline}: CRPS lower by {by}{doubt}."
+        else:
+            yield f"Does NOT beat {baseline}: CRPS higher by {by}."
+
+
+def _per_cent(low: float, high: float) -> str:
+    if not np.isfinite([low, high]).all():
+        return ""
+    ends = sorted(abs(1 - bound) * 100 for bound in (low, high))
+    return f" [{ends[0]:.1f}, {ends[1]:.1f}]"
+
+
+def _spread(one: xr.Dataset) -> Iterator[str]:
+    value = float(_ours(one, "spread_skill"))
+    bounds = _ours(one, "spread_skill_interval").values
+    if not np.isfinite(value):
+        yield "One member: no statement about spread."
+        return
+    words = f"spread/skill {value:.2f}{interval_words(bounds)}"
+    outside = not np.isfinite(bounds).all() or not bounds[0] <= 1 <= bounds[1]
+    if abs(value - 1) <= NOTABLE or not outside:
+        yield f"Spread matches the error: {words}."
+        return
+    kind = "Under-dispersive (overconfident)" if value < 1 else "Over-dispersive (underconfident)"
+    yield f"{kind}: {words}{_worst_scale(one)}."
+
+
+def _worst_scale(one: xr.Dataset) -> str:
+    ratio = _ours(one, "spread_skill_by_scale")
+    departure = np.abs(np.log(ratio)).mean("band")
+    if not np.isfinite(departure).any():
+        return ""
+    place = int(np.argmax(departure.fillna(-1).values))
+    low, high = (float(one[name][place]) for name in ("scale_low", "scale_high"))
+    return (
+        f"; worst at {number(low)}–{number(high)} {one['scale'].attrs['units']} ({float(ratio[:, place].mean()):.2f})"
+    )
+
+
+def _bias(one: xr.Dataset) -> Iterator[str]:
+    value, rmse = float(_ours(one, "bias")), float(_ours(one, "rmse"))
+    bounds = _ours(one, "bias_interval").values
+    outside = not np.isfinite(bounds).all() or not bounds[0] <= 0 <= bounds[1]
+    if outside and abs(value) > BIASED * rmse:
+        side = "high" if value > 0 else "low"
+        amount = f"{number(value)} {one['units'].item()}{interval_words(bounds)}"
+        yield f"Biased: the ensemble mean is too {side}, by {amount}."
+
+
+def _spectra(one: xr.Dataset) -> Iterator[str]:
+    departure = _ours(one, "spectral_ratio") - 1
+    known = np.isfinite(departure)
+    wrong = (np.abs(departure) > spectral_tolerance(one)) & known
+    good, total = int((known & ~wrong).sum()), int(known.sum())
+    if good == total:
+        yield f"Member spectra agree with the truth in all {total} half-octave bins (to 10 % or 2 standard errors)."
+        return
+    where = _where_wrong(one, departure, wrong)
+    yield f"Member spectra agree with the truth in {good} of {total} half-octave bins only; {where}."
+
+
+def _where_wrong(one: xr.Dataset, departure: xr.DataArray, wrong: xr.DataArray) -> str:
+    parts = []
+    for sign, words in ((-1, "too little power"), (1, "too much power")):
+        bins = wrong & (np.sign(departure) == sign)
+        if bins.any():
+            scales = one["scale_low"].where(bins.any("band")).min(), one["scale_high"].where(bins.any("band")).max()
+            worst = departure.where(bins)
+            extreme = 1 + float(worst.min() if sign < 0 else worst.max())
+            span = "–".join(number(float(bound)) for bound in scales)
+            reach = f"ratio {'down' if sign < 0 else 'up'} to {extreme:.2f}"
+            parts.append(f"{words} at {span} {one['scale'].attrs['units']} ({reach})")
+    return ", ".join(parts)
+
+
+def _tails(one: xr.Dataset) -> Iterator[str]:
+    for level, words in ((0.9999, "upper"), (0.0001, "lower")):
+        truth = float(one["quantile_truth"].sel(level=level))
+        members = float(_ours(one, "quantile_members").sel(level=level))
+        if abs(members - truth) > TAIL * float(one["truth_sd"]):
+            side = "above" if members > truth else "below"
+            gap = f"{number(abs(members - truth))} {one['units'].item()}"
+            yield f"The {words} tail differs: the {100 * level:g} % quantile is {gap} {side} the truth's."
+
+
+def _coarse(one: xr.Dataset) -> Iterator[str]:
+    rms, largest = float(_ours(one, "coarse_rms")), float(_ours(one, "coarse_largest"))
+    if not np.isfinite(rms):
+        return
+    if largest <= EXACT:
+        yield f"Members agree with the coarse input to {largest:.0e} of its sd."
+    else:
+        yield f"Members depart from the coarse input by {number(rms)} of its sd (rms), {number(largest)} at most."
