@@ -1,0 +1,216 @@
+"""The ensemble store: Zarr that several processes fill, that any of them may be killed over, and that anybody can read.
+
+One process makes the skeleton, complete with coordinates, under a temporary name and renames it. Items, one member of
+one case, are written in any order by any process; each ends with its marker. Readers get marked items only.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+import zarr
+from numpy.typing import NDArray
+
+from sciffusion.errors import SciffusionError
+from sciffusion.fields import cf, layout
+from sciffusion.fields.identity import differences, digest
+from sciffusion.fields.layout import MEMBER, STATUS
+from sciffusion.fields.markers import FOLDER, Fault, Markers
+from sciffusion.fields.output import refuse_existing, temporary, write_netcdf, writing
+from sciffusion.fields.reader import completed, is_ensemble_store, open_ensemble
+
+__all__ = ["EnsembleStore", "Status", "is_ensemble_store", "open_ensemble", "write_netcdf"]
+
+
+@dataclass(frozen=True)
+class Status:
+    """What a store holds: ``complete`` is Bool (member, case), cases in C order of ``case_dims``."""
+
+    members: list[int]
+    case_dims: dict[str, int]
+    complete: NDArray[np.bool_]
+    identity: dict[str, Any]
+
+    @property
+    def missing(self) -> int:
+        """Number of items still to be made."""
+        return int((~self.complete).sum())
+
+
+class EnsembleStore:
+    """An ensemble on disk, open for writing; made by `create`, found again by `open`."""
+
+    def __init__(self, path: Path | str, *, fsync: bool = False) -> None:
+        self.path, self.fsync = Path(path), fsync
+        if not is_ensemble_store(self.path):
+            raise SciffusionError(
+                f"{self.path}: not an ensemble store of sciffusion", "give the path of a store that generate wrote"
+            )
+        self.markers = Markers(self.path)
+        group = zarr.open_group(self.path, mode="r", use_consolidated=False)
+        self.case_dims = tuple(str(group.attrs[layout.CASE_DIMS]).split())
+        self.identity: dict[str, Any] = json.loads(str(group.attrs[cf.IDENTITY]))
+        self._read_arrays()
+
+    def _read_arrays(self) -> None:
+        arrays = layout.arrays(self.path)
+        self.members = [int(member) for member in arrays[MEMBER][:]]
+        self.case_shape = arrays[STATUS].shape[1:]
+        lead = (MEMBER, *self.case_dims)
+        self._arrays = {
+            name: array
+            for name, array in arrays.items()
+            if layout.dims(array)[: len(lead)] == lead and name not in (MEMBER, STATUS)
+        }
+        self._position = {member: index for index, member in enumerate(self.members)}
+
+    @classmethod
+    def create(
+        cls,
+        path: Path | str,
+        template: xr.Dataset,
+        members: Iterable[int],
+        case_dims: Sequence[str],
+        identity: Mapping[str, Any],
+        *,
+        overwrite: bool = False,
+        fsync: bool = False,
+    ) -> "EnsembleStore":
+        """Make a store for ``members`` of every case of ``template``, a Dataset without member dim and without data.
+
+        The store appears at once, by a rename. Raises SciffusionError when something lies there (unless
+        ``overwrite``) or nothing can be written there; what lay there is then left as it was.
+        """
+        path = Path(path)
+        refuse_existing(path, overwrite)
+        new, old = temporary(path, "new"), temporary(path, "old")
+        with writing(path):
+            _remove(new)
+            try:
+                layout.make(new, template, list(members), case_dims, identity)
+                (new / FOLDER).mkdir()
+                if path.exists():
+                    path.rename(old)
+                new.rename(path)
+            finally:
+                _remove(new)
+                _remove(old)
+        return cls(path, fsync=fsync)
+
+    def require(self, template: xr.Dataset, identity: Mapping[str, Any]) -> None:
+        """Raise SciffusionError, naming what differs, unless the store is of this template and identity."""
+        found = differences(self.identity, identity) + self._misfits(template)
+        if found:
+            raise SciffusionError(
+                f"{self.path}: made with another model or other settings: {'; '.join(found)}",
+                "choose another output, give the settings of the store, or --overwrite to begin anew",
+            )
+
+    def _misfits(self, template: xr.Dataset) -> list[str]:
+        """What of the template's variables, shapes and coordinates the store does not have."""
+        found = []
+        shapes = {name: array.shape[1 + len(self.case_dims) :] for name, array in self._arrays.items()}
+        wanted = layout.shapes(template, self.case_dims)
+        if shapes != wanted:
+            found.append(f"variables: the store has {shapes}, this run would write {wanted}")
+        with layout.quiet(), xr.open_zarr(self.path, chunks=None, consolidated=False) as stored:
+            for name in template.coords:
+                if name in (MEMBER, STATUS):
+                    continue
+                if name not in stored.coords or not _same(stored[name], template[name]):
+                    found.append(f"coordinate {name!r}: the store has other values")
+        return found
+
+    def extend(self, members: Iterable[int]) -> None:
+        """Add members; those that are there already are left alone."""
+        new = [member for member in members if member not in self._position]
+        if new:
+            with writing(self.path):
+                layout.append_members(self.path, new)
+            self._read_arrays()
+
+    def write(self, case: int, member: int, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Write one item, every variable (*channel dims, *grid), then its marker.
+
+        ``case`` counts in C order over the case dims. Raises SciffusionError when the disk is full or read-only; the
+        item is then incomplete and all others are untouched.
+        """
+        self._check_item(member, arrays)
+        index = (self._position[member], *(int(i) for i in np.unravel_index(case, self.case_shape or (1,))))
+        index = index[: 1 + len(self.case_dims)]
+        with writing(self.path):
+            self.markers.withdraw(case, member)
+            chunks = [self._write_chunk(name, index, arrays[name]) for name in self._arrays]
+            self.markers.write(case, member, chunks, self._facts(), fsync=self.fsync)
+
+    def _check_item(self, member: int, arrays: Mapping[str, NDArray[Any]]) -> None:
+        if member not in self._position:
+            raise SciffusionError(f"{self.path}: has no member {member}", f"its members are {self.members}")
+        lead = 1 + len(self.case_dims)
+        for name, array in self._arrays.items():
+            if name not in arrays or arrays[name].shape != array.shape[lead:]:
+                given = arrays[name].shape if name in arrays else "nothing"
+                raise SciffusionError(f"{self.path}: {name} takes {array.shape[lead:]}, not {given}")
+
+    def _write_chunk(self, name: str, index: tuple[int, ...], values: NDArray[Any]) -> str:
+        """Write the chunk of one item of one variable; its file relative to the store."""
+        array = self._arrays[name]
+        array[index] = np.asarray(values, array.dtype)
+        key = array.metadata.encode_chunk_key((*index, *[0] * (array.ndim - len(index))))
+        if self.fsync:
+            with (self.path / name / key).open("rb") as file:
+                os.fsync(file.fileno())
+        return f"{name}/{key}"
+
+    def _facts(self) -> dict[str, Any]:
+        return {"seed": self.identity.get("seed"), "identity": digest(self.identity)}
+
+    def completed(self) -> NDArray[np.bool_]:
+        """Bool (member, case): which items are complete."""
+        return completed(self.markers, self._position, self.case_shape)
+
+    def status(self) -> Status:
+        """What is complete, and of which model and settings."""
+        sizes = dict(zip(self.case_dims, self.case_shape, strict=True))
+        return Status(self.members, sizes, self.completed(), self.identity)
+
+    def verify(self, items: Iterable[tuple[int, int]] | None = None, *, checksums: bool = True) -> list[Fault]:
+        """Compare the files of complete (case, member) items with their markers; all items when None."""
+        chosen = self.markers.complete() if items is None else items
+        faults = (self.markers.check(case, member, checksums=checksums) for case, member in chosen)
+        return [fault for fault in faults if fault is not None]
+
+    def withdraw(self, faults: Iterable[Fault]) -> None:
+        """Count faulty items as missing, so that the next run makes them again."""
+        with writing(self.path):
+            for fault in faults:
+                self.markers.withdraw(fault.case, fault.member)
+
+    def finalise(self) -> None:
+        """Write the status coordinate, remove what killed writers left, gather the metadata; only when none writes."""
+        complete = self.completed()
+        with writing(self.path):
+            self.markers.sweep()
+            status = layout.arrays(self.path)[STATUS]
+            status[...] = complete.reshape(status.shape).astype(status.dtype)
+            layout.consolidate(self.path)
+
+
+def _same(one: xr.DataArray, other: xr.DataArray) -> bool:
+    """Equal dims and values; the precision of times does not count."""
+    plain: Any = one.variable.to_base_variable()
+    return bool(plain.equals(other.variable.to_base_variable()))
+
+
+def _remove(path: Path) -> None:
+    """Remove a file or a folder, if there is one."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

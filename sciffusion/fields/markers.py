@@ -1,0 +1,90 @@
+"""Completion markers of an ensemble store: one small file per (case, member), renamed into place after its data.
+
+A marker says that every variable of the item is on disk and holds the size and CRC-32 of each chunk file. Whatever has
+no marker is incomplete, whatever the chunks look like: a kill at any moment leaves either no marker or a true one.
+"""
+
+import json
+import os
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sciffusion.fields.output import write_text
+
+__all__ = ["FOLDER", "Fault", "Markers"]
+
+FOLDER = ".markers"  # inside the store; hidden, so that Zarr does not take it for a node
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Something wrong with a marked item."""
+
+    case: int
+    member: int
+    what: str
+
+
+class Markers:
+    """The markers of the store at ``root``; chunk files are named relative to it."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.folder = root / FOLDER
+
+    def path(self, case: int, member: int) -> Path:
+        """File of one marker."""
+        return self.folder / f"{case:08d}" / f"{member}.json"
+
+    def write(
+        self, case: int, member: int, chunks: list[str], facts: Mapping[str, Any], *, fsync: bool = False
+    ) -> None:
+        """Mark (case, member) complete, now that its ``chunks`` are on disk."""
+        sums = {chunk: _checksum(self.root / chunk) for chunk in sorted(chunks)}
+        path = self.path(case, member)
+        path.parent.mkdir(exist_ok=True)
+        entry = {"case": case, "member": member, **facts, "chunks": sums}
+        write_text(path, json.dumps(entry, sort_keys=True), fsync=fsync)
+
+    def withdraw(self, case: int, member: int) -> None:
+        """Take a marker back: the item counts as missing and is made again."""
+        self.path(case, member).unlink(missing_ok=True)
+
+    def complete(self) -> Iterator[tuple[int, int]]:
+        """Every marked (case, member)."""
+        if not self.folder.is_dir():
+            return
+        for case in self.folder.iterdir():
+            with os.scandir(case) as entries:
+                for entry in entries:
+                    name, _, suffix = entry.name.partition(".")
+                    if name and suffix == "json":
+                        yield int(case.name), int(name)
+
+    def check(self, case: int, member: int, *, checksums: bool = True) -> Fault | None:
+        """Compare an item's chunk files with its marker; sizes only when not ``checksums``."""
+        try:
+            chunks = json.loads(self.path(case, member).read_text())["chunks"]
+        except (ValueError, KeyError, OSError):
+            return Fault(case, member, "its marker cannot be read")
+        for name, (size, crc) in chunks.items():
+            path = self.root / name
+            if not path.is_file():
+                return Fault(case, member, f"{name} is missing")
+            if path.stat().st_size != size or (checksums and _checksum(path)[1] != crc):
+                return Fault(case, member, f"{name} is damaged")
+        return None
+
+    def sweep(self) -> None:
+        """Remove what killed writers left behind; only when nobody writes."""
+        for path in self.root.rglob("*.partial"):
+            path.unlink(missing_ok=True)
+
+
+def _checksum(path: Path) -> list[int]:
+    """Size and CRC-32 of a file."""
+    data = path.read_bytes()
+    return [len(data), zlib.crc32(data)]

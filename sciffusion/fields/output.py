@@ -1,0 +1,115 @@
+"""Writing files that are either whole or not there: temporary names beside the target, then a rename."""
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import dask
+import numpy as np
+import xarray as xr
+
+from sciffusion.errors import SciffusionError
+from sciffusion.fields import cf
+
+__all__ = ["refuse_existing", "temporary", "write_netcdf", "write_text", "writing"]
+
+_MENDS = {
+    errno.ENOSPC: "free some space on that disk; what was complete is intact",
+    errno.EDQUOT: "free some of your quota; what was complete is intact",
+    errno.EROFS: "choose an output on a disk that can be written",
+    errno.EACCES: "choose an output folder that you may write to",
+    errno.EPERM: "choose an output folder that you may write to",
+    errno.ENOENT: "make the folder first, or choose another output",
+}
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn a failure of the file system while writing ``path`` into a SciffusionError with its mend."""
+    try:
+        yield
+    except OSError as error:
+        mend = _MENDS.get(error.errno or 0, "see that the disk works; what was complete is intact")
+        raise SciffusionError(f"{path}: cannot be written: {error.strerror or error}", mend) from error
+
+
+def refuse_existing(path: Path, overwrite: bool) -> None:
+    """Raise SciffusionError when ``path`` exists, unless told to overwrite, or when its folder does not."""
+    if not path.absolute().parent.is_dir():
+        raise SciffusionError(f"{path}: its folder does not exist", "make the folder first, or choose another output")
+    if path.exists() and not overwrite:
+        raise SciffusionError(f"{path}: exists already", "choose another output, or give --overwrite")
+
+
+def temporary(path: Path, purpose: str = "partial") -> Path:
+    """A hidden name beside ``path`` that no other process uses."""
+    return path.with_name(f".{path.name}.{os.uname().nodename}-{os.getpid()}.{purpose}")
+
+
+def write_text(path: Path, text: str, *, fsync: bool = False) -> None:
+    """Write a small file under a temporary name, then rename it: a reader sees it whole or not at all."""
+    temp = temporary(path)
+    try:
+        with temp.open("w", encoding="utf-8") as file:
+            file.write(text)
+            if fsync:
+                file.flush()
+                os.fsync(file.fileno())
+        temp.replace(path)
+    except BaseException:
+        temp.unlink(missing_ok=True)
+        raise
+
+
+def write_netcdf(ds: xr.Dataset, path: Path | str, *, overwrite: bool = False) -> None:
+    """Stream ``ds`` to a NetCDF4 file that appears only when it is whole; lazy data are never all in memory.
+
+    Raises SciffusionError when the file exists (unless ``overwrite``) or cannot be written; a previous file is then
+    left as it was.
+    """
+    path = Path(path)
+    refuse_existing(path, overwrite)
+    temp = temporary(path)
+    try:
+        with writing(path), dask.config.set(scheduler="synchronous"):
+            try:
+                _netcdf_ready(ds).to_netcdf(temp, engine="netcdf4", encoding=_encoding(ds))
+            except RuntimeError as error:  # the HDF5 library reports a full disk as this
+                raise OSError(_suspect(path, ds), str(error)) from error
+            temp.replace(path)
+    finally:
+        temp.unlink(missing_ok=True)
+
+
+def _netcdf_ready(ds: xr.Dataset) -> xr.Dataset:
+    """Without the encodings of another format, and with attributes that NetCDF can hold."""
+    ds = ds.copy()
+    ds.attrs = cf.plain_attributes(ds.attrs)
+    kept = {"units", "calendar", "dtype", "_FillValue"}
+    for name, variable in ds.variables.items():
+        variable.attrs = cf.plain_attributes(variable.attrs)
+        coordinate = name in ds.coords
+        variable.encoding = {k: v for k, v in variable.encoding.items() if coordinate and k in kept}
+    return ds
+
+
+def _encoding(ds: xr.Dataset) -> dict[Any, dict[str, Any]]:
+    """Compressed, one chunk per member and case where the data are chunked so."""
+    encoding = {}
+    for name, variable in ds.data_vars.items():
+        if variable.ndim and variable.dtype.kind == "f" and variable.size:
+            entry: dict[str, Any] = {"zlib": True, "complevel": 1, "shuffle": True}
+            if variable.chunks is not None:
+                entry["chunksizes"] = tuple(max(sizes) for sizes in variable.chunks)
+            encoding[name] = entry
+    return encoding
+
+
+def _suspect(path: Path, ds: xr.Dataset) -> int:
+    """The likely errno of a failure that the HDF5 library does not explain."""
+    status = os.statvfs(path.absolute().parent)
+    largest = max((np.dtype(v.dtype).itemsize * int(np.prod(v.shape[1:])) for v in ds.values()), default=0)
+    return errno.ENOSPC if status.f_bavail * status.f_frsize < max(largest, 1 << 20) else errno.EIO
