@@ -40,6 +40,10 @@ class Transform:
             "constrain only variables with transform: standardise, or turn the constraint off",
         )
 
+    def fitted(self, x: np.ndarray) -> "Transform":
+        """The transform with the parameters left open chosen for the sample ``x`` of the variable."""
+        return self
+
     def to_json(self) -> dict[str, Any]:
         """Name and parameters."""
         return {"name": self.name} | {key: value for key, value in asdict(self).items()}  # type: ignore[call-overload]
@@ -67,15 +71,28 @@ class Standardise(Transform):
 
 @dataclass(frozen=True)
 class Log1p(Transform):
-    """t = log(1 + x / scale) for x >= 0 (precipitation, concentrations); negative x counts as 0."""
+    """t = log(1 + x / scale) for x >= 0 (precipitation, concentrations); negative x counts as 0.
 
-    scale: float
+    A scale of NaN is still to be fitted: to a tenth of the mean of the positive values, so that light and heavy rain
+    are kept apart alike.
+    """
+
+    scale: float = math.nan
     name: ClassVar[str] = "log1p"
 
     def forward(self, x: Array) -> Array:
         """Transform a field in physical units."""
         m = _module(x)
         return m.log1p(_at_least_zero(x) / self.scale)  # type: ignore[no-any-return]
+
+    def fitted(self, x: np.ndarray) -> Transform:
+        """Choose the scale, if it is open."""
+        if not math.isnan(self.scale):
+            return self
+        positive = x[x > 0]
+        if not positive.size:
+            raise SciffusionError("transform log1p on a field without positive values", "set its scale")
+        return Log1p(0.1 * float(positive.mean(dtype=np.float64)))
 
     def inverse(self, t: Array) -> Array:
         """Return to physical units, at least 0."""
@@ -86,7 +103,7 @@ class Log1p(Transform):
 class Sqrt(Transform):
     """t = sqrt(x / scale) for x >= 0; negative x counts as 0."""
 
-    scale: float
+    scale: float = 1.0
     name: ClassVar[str] = "sqrt"
 
     def forward(self, x: Array) -> Array:
@@ -126,9 +143,12 @@ def make(name: str, scale: float | None = None, bounds: tuple[float, float] | No
             raise SciffusionError(f"transform bounded with bounds {bounds}", "write bounds: [low, high]")
         return Bounded(*bounds)
     if name in ("log1p", "sqrt"):
-        if scale is None or not 0 < scale < math.inf:
+        kind = Log1p if name == "log1p" else Sqrt
+        if scale is None:
+            return kind()
+        if not 0 < scale < math.inf:
             raise SciffusionError(f"transform {name} with scale {scale}", "write a positive scale in the field's units")
-        return Log1p(scale) if name == "log1p" else Sqrt(scale)
+        return kind(scale)
     raise SciffusionError(f"no transform is called {name!r}", "known: standardise, log1p, sqrt, bounded")
 
 
