@@ -4,7 +4,8 @@ A case is known by its label, the tuple of its encoded coordinates, which also k
 must not depend on the order, the file or the machine.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import product
 from typing import Any, Literal
@@ -12,8 +13,10 @@ from typing import Any, Literal
 import cftime
 import numpy as np
 import xarray as xr
+from pandas.errors import InvalidIndexError
 
 from sciffusion.errors import SciffusionError
+from sciffusion.fields.axes import positions
 
 __all__ = ["Align", "Case", "case_dims", "cases_of", "encode_label", "select"]
 
@@ -48,11 +51,11 @@ def encode_label(value: Any) -> Label:
     if isinstance(value, cftime.datetime):
         return str(value.isoformat())
     if isinstance(value, np.timedelta64):
-        return f"{float(value / np.timedelta64(1, 's')):g}s"
+        return f"{float(value / np.timedelta64(1, 's'))!r}s"
     if isinstance(value, (bool, np.bool_, int, np.integer)):
         return int(value)
     if isinstance(value, (float, np.floating)):
-        return float(value)
+        return float(str(value))  # 0.1 in single precision is 0.1
     return value.decode() if isinstance(value, bytes) else str(value)
 
 
@@ -80,14 +83,18 @@ def cases_of(ds: xr.Dataset, core_dims: Iterable[str]) -> list[Case]:
     return cases
 
 
-def _native(ds: xr.Dataset, dim: str) -> Sequence[Any]:
-    return list(ds[dim].values) if dim in ds.coords else list(range(ds.sizes[dim]))
+def _native(ds: xr.Dataset, dim: str) -> np.ndarray:
+    return ds[dim].values if dim in ds.coords else np.arange(ds.sizes[dim])
 
 
-def _labels(dim: str, values: Sequence[Any]) -> list[Label]:
+def _at(ds: xr.Dataset, dim: str, index: int) -> Any:
+    return ds[dim].values[index] if dim in ds.coords else index
+
+
+def _labels(dim: str, values: Iterable[Any]) -> list[Label]:
     labels = [encode_label(value) for value in values]
     if len(set(labels)) < len(labels):
-        twice = next(label for label in labels if labels.count(label) > 1)
+        twice = Counter(labels).most_common(1)[0][0]
         raise SciffusionError(f"{dim} {twice!r} occurs twice", f"drop the duplicates along {dim!r}")
     return labels
 
@@ -101,18 +108,20 @@ def select(ds: xr.Dataset, case: Case, align: Align = "exact") -> xr.Dataset:
     """
     for dim, value in case.values.items():
         if dim in ds.dims:
-            ds = _take(ds, dim, value, align)
+            ds = _take(ds, dim, value, align, case.indices.get(dim, 0))
     return ds
 
 
-def _take(ds: xr.Dataset, dim: str, value: Any, align: Align) -> xr.Dataset:
-    native = _native(ds, dim)
-    exact = _find(native, value)
+def _take(ds: xr.Dataset, dim: str, value: Any, align: Align, guess: int) -> xr.Dataset:
+    if guess < ds.sizes[dim] and encode_label(_at(ds, dim, guess)) == encode_label(value):
+        return ds.isel({dim: guess})
+    exact = _find(ds, dim, value)
     if exact is not None:
         return ds.isel({dim: exact})
+    native = _native(ds, dim)
     if align == "exact" or isinstance(value, (str, bytes)):
         raise _absent(dim, value, native)
-    axis, at = _ordered(native), _number(value, native[0])
+    axis, at = _numbers(native), _number(value, native[0])
     order = np.argsort(axis)
     place = int(np.searchsorted(axis[order], at, side="right"))
     if place == 0 or (align == "interpolate" and place == len(axis)):
@@ -135,25 +144,37 @@ def _blend(first: xr.Dataset, second: xr.Dataset, weight: float, dim: str) -> xr
     return blended.drop_vars(dim, errors="ignore")
 
 
-def _find(native: Sequence[Any], value: Any) -> int | None:
+def _find(ds: xr.Dataset, dim: str, value: Any) -> int | None:
     """Position of the entry with the same label; times of different calendars agree when their dates do."""
+    if dim in ds.indexes:
+        try:
+            place = ds.indexes[dim].get_loc(value)
+        except (KeyError, TypeError, ValueError, InvalidIndexError):
+            place = None
+        if isinstance(place, int):
+            return place
     wanted = encode_label(value)
-    for index, candidate in enumerate(native):
-        if encode_label(candidate) == wanted:
-            return index
-    return None
+    return next((i for i, candidate in enumerate(_native(ds, dim)) if encode_label(candidate) == wanted), None)
 
 
-def _ordered(native: Sequence[Any]) -> np.ndarray:
-    return np.array([_number(value, native[0]) for value in native])
+def _numbers(native: np.ndarray) -> np.ndarray:
+    """All entries on the number line of the first, see `_number`."""
+    if native.dtype == object:
+        return np.array([_number(value, native[0]) for value in native])
+    return positions(native)
 
 
 def _number(value: Any, origin: Any) -> float:
     """A coordinate value on the number line of ``origin``: seconds for times, in the calendar of ``origin``."""
-    if isinstance(origin, np.datetime64):
-        return float((_as_datetime64(value) - origin) / np.timedelta64(1, "s"))
-    if isinstance(origin, cftime.datetime):
-        return float((_as_cftime(value, origin.calendar) - origin).total_seconds())
+    try:
+        if isinstance(origin, np.datetime64):
+            return float((_as_datetime64(value) - origin) / np.timedelta64(1, "s"))
+        if isinstance(origin, cftime.datetime):
+            return float((_as_cftime(value, origin.calendar) - origin).total_seconds())
+    except ValueError:
+        raise SciffusionError(
+            f"{encode_label(value)} does not exist in the calendar of the data", "convert one to the other's calendar"
+        ) from None
     if isinstance(origin, np.timedelta64):
         return float(value / np.timedelta64(1, "s"))
     return float(value)
@@ -170,7 +191,7 @@ def _as_cftime(value: Any, calendar: str) -> cftime.datetime:
     return cftime.datetime.strptime(text[:19], "%Y-%m-%dT%H:%M:%S", calendar=calendar)
 
 
-def _absent(dim: str, value: Any, native: Sequence[Any]) -> SciffusionError:
+def _absent(dim: str, value: Any, native: np.ndarray) -> SciffusionError:
     first, last = encode_label(native[0]), encode_label(native[-1])
     return SciffusionError(
         f"nothing for {dim} {encode_label(value)!r}; the data run from {first!r} to {last!r}",

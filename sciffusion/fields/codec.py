@@ -59,6 +59,11 @@ class FieldCodec:
         """(variable, index within the variable) of every channel."""
         return [(variable.name, index) for variable in self.variables for index in range(variable.channels)]
 
+    @property
+    def names(self) -> list[str]:
+        """Names of the variables."""
+        return [variable.name for variable in self.variables]
+
     @cached_property
     def parts(self) -> list[tuple[TargetVariable, slice]]:
         """Each variable with its channels."""
@@ -105,30 +110,30 @@ class FieldCodec:
 
         ``baseline`` is that of the case, (channel, *grid or *window), or one per sample (batch, channel, ...).
         """
-        values = z.detach().cpu().numpy().astype(np.float64)
-        t = values * self._column(self.sd) + self._offset(baseline, window)
-        fields = self._on_poles(self._inverse(t), window)
-        if self.valid is not None:
-            fields = np.where(self._cut(self.valid, window), fields, np.nan)
-        return {
-            v.name: fields[:, part].reshape(len(fields), *v.channel_shape, *fields.shape[2:]).astype(v.dtype)
-            for v, part in self.parts
-        }
+        out = {v.name: np.empty((len(z), *v.channel_shape, *z.shape[2:]), v.dtype) for v in self.variables}
+        for sample, values in enumerate(z.detach().cpu()):
+            own = baseline[sample] if baseline is not None and baseline.ndim > z.ndim - 1 else baseline
+            x = self._inverse(values.double().numpy() * self._column(self.sd) + self._offset(own, window))
+            x = self._on_poles(x, window)
+            for v, part in self.parts:
+                valid = True if self.valid is None else self._cut(self.valid, window)[part]
+                out[v.name][sample] = np.where(valid, x[part], np.nan).reshape(out[v.name].shape[1:])
+        return out
 
     def single_valued_poles(self, z: Tensor, baseline: np.ndarray | None = None) -> Tensor:
         """``z`` (batch, channel, *grid) with pole rows that decode to one value, where the training data's do.
 
         To be applied before a projection; `projection_weights` keep these rows fixed in it.
         """
-        if not self.single_valued.any():
-            return z
-        offset, sd = self._offset(baseline, None), self._column(self.sd)
-        x = self._inverse(z.detach().cpu().numpy().astype(np.float64) * sd + offset)
-        poles = torch.from_numpy((self.transform(self._on_poles(x, None)) - offset) / sd).to(z)
-        result = z.clone()
+        result, sd = z.clone(), self._column(self.sd)
         for end, row in pole_rows(self.grid).items():
-            place: Any = (slice(None), torch.from_numpy(self.single_valued[:, end]), *row)
-            result[place] = poles[place]
+            chosen, offset = np.flatnonzero(self.single_valued[:, end]), self._offset(baseline, row)
+            place: Any = (slice(None), slice(None), *row)
+            x = averaged(self._inverse(z[place].detach().cpu().double().numpy() * sd + offset), self.grid)
+            poles = torch.from_numpy((self.transform(x) - offset) / sd).to(z)
+            for channel in chosen:
+                own: Any = (slice(None), int(channel), *row)
+                result[own] = poles[:, int(channel)]
         return result
 
     def projection_weights(self) -> tuple[Tensor, ...]:
@@ -159,7 +164,7 @@ class FieldCodec:
         y
             Physical units, (len(channels), *coarse); NaN where nothing is known, and then so is y'.
         baseline
-            As for `encode`.
+            As for `decode`; where it is one per sample, so are y' (batch, channel, *coarse).
         channels
             Which channels ``y`` is of; all of them by default.
 
@@ -172,7 +177,9 @@ class FieldCodec:
         lines = np.array([self._transform_of(channel).slope_and_offset() for channel in chosen])
         slope, constant = (self._column(line) for line in lines.T)
         valid = None if self.valid is None else self.valid[chosen]
-        offset = np.broadcast_to(self._offset(baseline, None), (len(self.sd), *self.grid.shape))[chosen]
+        offset = self._offset(baseline, None)
+        offset = np.broadcast_to(offset, (*offset.shape[: -self.grid.rank - 1], len(self.sd), *self.grid.shape))
+        offset = np.take(offset, chosen, axis=-self.grid.rank - 1)
         pulled = (slope * y + constant - mapping.masked(offset, valid)) / self._column(self.sd[chosen])
         return mapping.tensors(), torch.from_numpy(pulled)
 
@@ -189,6 +196,16 @@ class FieldCodec:
         coords = {dim: _coordinate(dim, c) for dim, c in leading.items() if c is not None}
         grid = self.grid.coords_dataset()
         return xr.Dataset(variables, coords=coords | dict(self.coords) | dict(grid.coords))
+
+    def template(self, leading: Mapping[str, Any]) -> xr.Dataset:
+        """What `dataset` would give, with zeros that take no memory: dims, sizes, dtypes, coordinates, attributes.
+
+        ``leading`` as for `dataset`, but every dim needs a coordinate.
+        """
+        sizes = tuple(len(values) for values in leading.values())
+        shapes = {v.name: (*sizes, *v.channel_shape, *self.grid.shape) for v in self.variables}
+        zeros = {v.name: np.broadcast_to(np.zeros((), v.dtype), shapes[v.name]) for v in self.variables}
+        return self.dataset(zeros, leading)
 
     def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """Everything, as (plain JSON, arrays)."""
@@ -255,10 +272,9 @@ class FieldCodec:
         return next(v.transform for v, part in self.parts if part.start <= channel < part.stop)
 
     def _on_poles(self, x: np.ndarray, window: Window) -> np.ndarray:
-        """Replace pole rows of (batch, channel, *window) by their mean, in channels where they have one value."""
-        x = x.copy()
+        """Replace pole rows of (channel, *window), in place, by their mean in channels where they have one value."""
         for end, row in pole_rows(self.grid, window).items():
-            place: Any = (slice(None), self.single_valued[:, end], *row)
+            place: Any = (self.single_valued[:, end], *row)
             x[place] = averaged(x[place], self.grid)
         return x
 

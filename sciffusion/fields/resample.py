@@ -46,6 +46,7 @@ class SeparableMap:
 
         ``valid`` Bool, broadcastable to ``x``; by default where ``x`` is not NaN. Meant for maps of weights >= 0.
         """
+        x = x if x.dtype.kind == "f" else x.astype(np.float64)
         mask = ~np.isnan(x) if valid is None else np.broadcast_to(valid & ~np.isnan(x), x.shape)
         if mask.all():
             return self(x)

@@ -80,3 +80,28 @@ def test_dims_that_the_data_lack_are_passed_over():
     case = cases_of(series(np.array(["2000-01-01"], "datetime64[ns]")), CORE)[0]
     static = xr.Dataset({"h": (CORE, np.ones((2, 2)))})
     assert select(static, case)["h"].shape == (2, 2)
+
+
+def test_a_date_that_the_other_calendar_lacks_is_named():
+    thirtieth = xr.date_range("2000-02-30", periods=1, calendar="360_day", use_cftime=True)
+    case = cases_of(series(thirtieth), CORE)[0]
+    for times in (
+        np.array(["2000-02-01", "2000-03-02"], "datetime64[ns]"),
+        xr.date_range("2000-02-01", periods=60, calendar="noleap", use_cftime=True),
+    ):
+        with pytest.raises(SciffusionError, match="2000-02-30T00:00:00 does not exist"):
+            select(series(times), case, "interpolate")
+
+
+def test_labels_do_not_depend_on_precision():
+    single = [case.labels for case in cases_of(series(np.float32([0.1, 6.0])), CORE)]
+    assert single == [case.labels for case in cases_of(series(np.array([0.1, 6.0])), CORE)] == [(0.1,), (6.0,)]
+    hours = np.array([21600, 1000000, 1000001], "timedelta64[s]")
+    assert len({case.labels for case in cases_of(series(hours), CORE)}) == 3
+
+
+def test_cases_of_one_file_are_found_in_another_in_any_order():
+    times = np.array(["2000-01-01", "2000-01-02", "2000-01-03"], "datetime64[ns]")
+    cases, shuffled = cases_of(series(times), CORE), series(times).isel(time=[2, 0, 1])
+    assert [float(select(shuffled, case)["t"][0, 0]) for case in cases] == [0.0, 1.0, 2.0]
+    assert float(select(shuffled, cases[1], "previous")["t"][0, 0]) == 1.0

@@ -67,7 +67,7 @@ def test_decoding_undoes_encoding(name):
     decoded = codec.decode(z)
     for variable in MIXED:
         assert decoded[variable].dtype == np.float32
-        assert decoded[variable] == pytest.approx(ds[variable].values, rel=1e-6, abs=1e-6)
+        np.testing.assert_allclose(decoded[variable], ds[variable].values, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", grids.ALL)
@@ -102,6 +102,18 @@ def test_levels_are_channels_and_come_back_with_their_coordinates():
         {name: array[None] for name, array in codec.decode(z).items()}, {"member": np.arange(1), "time": ds["time"]}
     )
     assert members["t"].dims == ("member", "time", "longitude", "level", "latitude")
+
+
+def test_a_template_has_the_shape_of_the_ensemble_and_no_data():
+    grid = grids.gaussian(8, 16)
+    ds = made(grid, PLAIN, levels=(850.0, 500.0))
+    codec, pairs = codec_of(ds, grid, PLAIN, ["level"])
+    leading = {"member": np.arange(1000), "time": ds["time"]}
+    template = codec.template(leading)
+    one = codec.decode(codec.encode(pairs[0][0])[0][None])["t"][None]
+    written = codec.dataset({"t": one}, {"member": np.arange(1), "time": ds["time"][:1]})
+    xr.testing.assert_identical(xr.zeros_like(template.isel(member=[0], time=[0])), xr.zeros_like(written))
+    assert template["t"].values.strides[:2] == (0, 0)
 
 
 def test_double_precision_stays_double_and_packed_data_become_single():
