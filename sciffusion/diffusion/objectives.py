@@ -13,16 +13,12 @@ from sciffusion.context import Context
 from sciffusion.diffusion.denoiser import Denoiser, expand
 from sciffusion.diffusion.noises import draw
 from sciffusion.diffusion.sigmas import Levels
+from sciffusion.diffusion.weights import LearnedUncertainty, edm_weight
 from sciffusion.errors import SciffusionError
 
-__all__ = ["AREA_FLOOR", "almost_fair_crps", "denoising_error", "denoising_loss", "edm_weight", "weighted_mean"]
+__all__ = ["AREA_FLOOR", "almost_fair_crps", "denoising_error", "denoising_loss", "weighted_mean"]
 
 AREA_FLOOR = 0.05
-
-
-def edm_weight(sigma: Tensor, sigma_data: float = 1.0) -> Tensor:
-    """EDM's lambda = (sigma^2 + s^2) / (sigma s)^2: unit loss at initialisation (Karras et al. 2022, table 1)."""
-    return (sigma**2 + sigma_data**2) / (sigma * sigma_data) ** 2
 
 
 def weighted_mean(values: Tensor, weights: Tensor | None = None, valid: Tensor | None = None) -> Tensor:
@@ -69,6 +65,7 @@ def denoising_loss(
     valid: Tensor | None = None,
     *,
     level_weight: Callable[[Tensor], Tensor] = edm_weight,
+    uncertainty: LearnedUncertainty | None = None,
 ) -> Tensor:
     """Denoising score matching per sample, (batch,): lambda(sigma) times `denoising_error`, sigma from ``noise_range``.
 
@@ -78,10 +75,13 @@ def denoising_loss(
     weights : cell areas over their mean, broadcastable to x0; None: equal.
     valid : Bool, broadcastable to x0; None: ``cond.valid``.
     generator : draws levels and noise on its own device; with the same state the loss is the same.
+    level_weight : lambda, from weights.py.
+    uncertainty : trained with the network (its parameters go to the optimiser, not into the emulator).
     """
     sigma = noise_range.sample(x0.shape[0], generator).to(x0)
     z = draw(denoiser, x0, generator)
-    return level_weight(sigma) * denoising_error(denoiser, x0, sigma, z, cond, weights, valid)
+    loss = level_weight(sigma) * denoising_error(denoiser, x0, sigma, z, cond, weights, valid)
+    return loss if uncertainty is None else uncertainty(loss, sigma)
 
 
 def almost_fair_crps(

@@ -63,7 +63,7 @@ def test_loss_of_the_exact_denoiser_is_the_posterior_variance():
             return torch.full((batch,), 0.5)
 
     loss = denoising_loss(field.denoiser(), field.sample(4000, seeded(1)), None, Fixed(), seeded())
-    expected = (field.all_modes * 0.25 / (field.all_modes + 0.25)).mean() * (0.25 + 1) / 0.25
+    expected = (field.spectrum * 0.25 / (field.spectrum + 0.25)).mean() * (0.25 + 1) / 0.25
     assert float(loss.mean()) == pytest.approx(float(expected), abs=4 * float(loss.std()) / math.sqrt(4000))
 
 

@@ -2,13 +2,16 @@
 
 import inspect
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from sciffusion.diffusion.solvers.exponential import adams, dpmpp_2m, dpmpp_2s, dpmpp_3m
+from sciffusion.diffusion.solvers.exponential import adams, dpmpp_2m, dpmpp_2s, dpmpp_3m, multistep
 from sciffusion.diffusion.solvers.heun import euler, heun
+from sciffusion.diffusion.solvers.stochastic import ddim, ddpm, euler_maruyama, predictor_corrector
 from sciffusion.diffusion.solvers.table import Array, Plan, Row
+from sciffusion.diffusion.solvers.unipc import unipc
 from sciffusion.errors import SciffusionError
 
 __all__ = ["Plan", "Row", "calls", "names", "plan"]
@@ -16,9 +19,19 @@ __all__ = ["Plan", "Row", "calls", "names", "plan"]
 _SOLVERS: dict[str, Callable[..., Plan]] = {
     "euler": euler,
     "heun": heun,
+    "ddim": ddim,
+    "ddpm": ddpm,
+    "euler-maruyama": euler_maruyama,
+    "predictor-corrector": predictor_corrector,
+    "dpmpp-1": euler,
     "dpmpp-2s": dpmpp_2s,
     "dpmpp-2m": dpmpp_2m,
     "dpmpp-3m": dpmpp_3m,
+    "dpmpp-1-sde": partial(multistep, order=1, eta=1.0),
+    "dpmpp-2s-sde": partial(dpmpp_2s, eta=1.0),
+    "dpmpp-2m-sde": partial(dpmpp_2m, eta=1.0),
+    "dpmpp-3m-sde": partial(dpmpp_3m, eta=1.0),
+    "unipc": unipc,
     "adams": adams,
 }
 

@@ -1,7 +1,7 @@
 """Exponential integrators: the linear part of the reverse process exactly, the denoiser by a polynomial in lambda.
 
-Notation: lambda = -log sigma, h = lambda_{i+1} - lambda_i, kappa = 1 + eta. The reverse SDE whose noise is eta times
-that of the full one (eta = 0: the probability-flow ODE) is solved from lambda_i to lambda_{i+1} by
+Notation: lambda = -log sigma, h = lambda_{i+1} - lambda_i, kappa = 1 + eta. The reverse SDE with eta times the
+full one's noise variance (eta = 0: the probability-flow ODE) is solved from lambda_i to lambda_{i+1} by
 
     x_{i+1} = e^{-kappa h} x_i + kappa int_0^h e^{-kappa (h-s)} D(lambda_i + s) ds
               + sigma_{i+1} sqrt(1 - e^{-2 eta h}) z                                          (1)
@@ -11,16 +11,17 @@ known and of weights that integrate the polynomial through them. A step to sigma
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from itertools import pairwise
 
 import numpy as np
 
-from sciffusion.diffusion.solvers.table import Array, Plan, Row, check_grid
+from sciffusion.diffusion.solvers.table import Array, Plan, Row, check_grid, final
 from sciffusion.errors import SciffusionError
 
-__all__ = ["adams", "dpmpp_2m", "dpmpp_2s", "dpmpp_3m", "moments", "multistep", "weights"]
+__all__ = ["adams", "dpmpp_2m", "dpmpp_2s", "dpmpp_3m", "eased", "moments", "multistep", "weights"]
 
+Rule = Callable[[Array, float, float], Array]
 _POINTS, _GAUSS = np.polynomial.legendre.leggauss(64)
 
 
@@ -33,13 +34,13 @@ def moments(h: float, kappa: float, order: int) -> Array:
     return values
 
 
-def weights(nodes: Sequence[float], h: float, kappa: float = 1.0) -> Array:
+def weights(nodes: Array, h: float, kappa: float = 1.0) -> Array:
     """Weights of D at ``nodes`` (lambda minus lambda_i) in the integral of (1): exact for polynomials through them."""
-    powers = np.vander(np.asarray(nodes) / h, increasing=True)
+    powers = np.vander(nodes / h, increasing=True)
     return np.asarray(np.linalg.solve(powers.T, moments(h, kappa, len(nodes))), dtype=np.float64)
 
 
-def midpoint_weights(nodes: Sequence[float], h: float, kappa: float = 1.0) -> Array:
+def midpoint_weights(nodes: Array, h: float, kappa: float = 1.0) -> Array:
     """The two-step weights of DPM-Solver++(2M): D extrapolated to the middle of the step (algorithm 2)."""
     total = -math.expm1(-kappa * h)
     if len(nodes) == 1:
@@ -48,7 +49,8 @@ def midpoint_weights(nodes: Sequence[float], h: float, kappa: float = 1.0) -> Ar
     return total * np.array([1 + extrapolation, -extrapolation])
 
 
-def _noise(sigma: float, h: float, eta: float, s_noise: float) -> float:
+def noise_sd(sigma: float, h: float, eta: float, s_noise: float) -> float:
+    """Sd of the noise in (1)."""
     return s_noise * sigma * math.sqrt(-math.expm1(-2 * eta * h))
 
 
@@ -65,71 +67,77 @@ def _single(here: float, there: float, r: float, eta: float, s_noise: float) -> 
     later = total / (2 * r)
     b = (later, total - later - rest * first)
     return (
-        Row(here, (to_middle, 0.0), (first,), _noise(middle, r * h, eta, s_noise)),
-        Row(middle, (rest, 0.0), b, _noise(there, (1 - r) * h, eta, s_noise)),
+        Row(here, (to_middle, 0.0), (first,), noise_sd(middle, r * h, eta, s_noise)),
+        Row(middle, (rest, 0.0), b, noise_sd(there, (1 - r) * h, eta, s_noise)),
     )
 
 
 def dpmpp_2s(sigmas: Array, eta: float = 0.0, s_noise: float = 1.0, r: float = 0.5) -> Plan:
-    """Two calls per step, second order, no history: DPM-Solver++(2S), or its SDE variant for ``eta`` > 0.
+    """Second order without history: DPM-Solver++(2S), or its SDE variant for ``eta`` > 0.
 
     2 calls per step, 1 for a final step to 0.
     """
     grid = check_grid(sigmas)
     rows: list[Row] = []
     for here, there in pairwise(grid):
-        rows += _single(here, there, r, eta, s_noise) if there > 0 else [Row(here, (0.0, 0.0), (1.0,))]
+        rows += _single(here, there, r, eta, s_noise) if there > 0 else [final(here)]
     return Plan(tuple(rows), float(grid[0]), float(grid[-1]))
+
+
+def eased(grid: Array, halvings: int) -> Array:
+    """Split the first interval at h / 2^k, ..., h / 2 in lambda: a multistep method then starts with small steps.
+
+    Its low-order first step costs (h / 2^k)^2 instead of h^2, which is what hides its order otherwise.
+    """
+    if halvings < 1 or grid[1] <= 0:
+        return grid
+    shares = 0.5 ** np.arange(halvings, 0, -1)
+    return np.concatenate([grid[:1], grid[0] * (grid[1] / grid[0]) ** shares, grid[1:]])
 
 
 def multistep(
     sigmas: Array,
     order: int,
-    rule: Callable[[Sequence[float], float, float], Array] = weights,
+    rule: Rule = weights,
     eta: float = 0.0,
     s_noise: float = 1.0,
-    bootstrap: bool = False,
+    bootstrap: int = 0,
 ) -> Plan:
     """One call per step; D by the polynomial through its last ``order`` answers (exponential Adams-Bashforth).
 
-    The first steps have the order that their history allows. That leaves an error of second order in the step, so a
-    third-order method shows its order only with ``bootstrap``, which makes the first step a 2S one (one more call).
+    The first steps have the order that their history allows; ``bootstrap`` adds that many levels (and calls), see
+    `eased`.
     """
-    grid = check_grid(sigmas)
+    grid = eased(check_grid(sigmas), bootstrap)
     kappa = 1 + eta
     rows: list[Row] = []
-    known: list[tuple[int, float]] = []  # row and lambda of the answers at the grid's levels
     for i, (here, there) in enumerate(pairwise(grid)):
-        known = [(len(rows), -math.log(here)), *known][:order]
         if there == 0:
-            rows.append(Row(here, (0.0, 0.0), (1.0,)))
-        elif i == 0 and bootstrap:
-            rows += _single(here, there, 0.5, eta, s_noise)
-        else:
-            h = math.log(here / there)
-            b = [0.0] * (len(rows) - known[-1][0] + 1)
-            for (row, _), weight in zip(known, rule([at - known[0][1] for _, at in known], h, kappa), strict=True):
-                b[len(rows) - row] = float(weight)
-            rows.append(Row(here, (math.exp(-kappa * h), 0.0), tuple(b), _noise(there, h, eta, s_noise)))
+            rows.append(final(here))
+            continue
+        h = math.log(here / there)
+        past = grid[i::-1][:order]
+        b = rule(np.log(here / past), h, kappa)
+        rows.append(Row(here, (math.exp(-kappa * h), 0.0), tuple(b), noise_sd(there, h, eta, s_noise)))
     return Plan(tuple(rows), float(grid[0]), float(grid[-1]))
 
 
-def dpmpp_2m(sigmas: Array, eta: float = 0.0, s_noise: float = 1.0) -> Plan:
+def dpmpp_2m(sigmas: Array, eta: float = 0.0, s_noise: float = 1.0, bootstrap: int = 0) -> Plan:
     """DPM-Solver++(2M), second order (Lu et al. 2022, algorithm 2), or 2M SDE for ``eta`` > 0. One call per step."""
-    return multistep(sigmas, 2, midpoint_weights, eta, s_noise)
+    return multistep(sigmas, 2, midpoint_weights, eta, s_noise, bootstrap)
 
 
-def dpmpp_3m(sigmas: Array, eta: float = 0.0, s_noise: float = 1.0, bootstrap: bool = False) -> Plan:
-    """DPM-Solver++(3M), or 3M SDE for ``eta`` > 0. One call per step (one more with ``bootstrap``).
+def dpmpp_3m(sigmas: Array, eta: float = 0.0, s_noise: float = 1.0, bootstrap: int = 0) -> Plan:
+    """DPM-Solver++(3M), or 3M SDE for ``eta`` > 0 (weak order 2: noise makes D rough in lambda). One call per step.
 
-    With the full second difference. The authors' code and those that follow it take half of it, which makes the
-    method second order (tests/diffusion/test_orders.py measures both).
+    With the full second difference. The authors' code and those that follow it take half of it, which makes their
+    method second order (tests/diffusion/test_orders.py shows it).
     """
     return multistep(sigmas, 3, weights, eta, s_noise, bootstrap)
 
 
-def adams(sigmas: Array, order: int = 2, bootstrap: bool = False) -> Plan:
-    """Exponential Adams-Bashforth of order 1 to 3 (Zhang & Chen 2022, arXiv:2204.13902, here in lambda and D)."""
-    if order not in (1, 2, 3):
-        raise SciffusionError(f"no exponential Adams-Bashforth of order {order}", "use order 1, 2 or 3")
+def adams(sigmas: Array, order: int = 2, bootstrap: int = 0) -> Plan:
+    """Exponential Adams-Bashforth of order 1 to 4 (Zhang & Chen 2022, arXiv:2204.13902, here in lambda and D)."""
+    if order not in (1, 2, 3, 4):
+        raise SciffusionError(f"no exponential Adams-Bashforth of order {order}", "use an order from 1 to 4")
     return multistep(sigmas, order, weights, bootstrap=bootstrap)

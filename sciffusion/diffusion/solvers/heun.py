@@ -5,7 +5,7 @@ Notation: the ODE is dx/dsigma = (x - D) / sigma (Karras et al. 2022, arXiv:2206
 
 import math
 
-from sciffusion.diffusion.solvers.table import Array, Plan, Row, check_grid
+from sciffusion.diffusion.solvers.table import Array, Plan, Row, check_grid, final
 
 __all__ = ["euler", "heun"]
 
@@ -51,7 +51,7 @@ def heun(
     kicks = _kicks(grid, raised, s_noise)
     rows: list[Row] = []
     for top, there, kick in zip(raised, map(float, grid[1:]), kicks[1:], strict=True):
-        rows += _trapezoid(top, there, kick) if there > 0 else [Row(top, (0.0, 0.0), (1.0,), kick)]
+        rows += _trapezoid(top, there, kick) if there > 0 else [final(top)]
     return Plan(tuple(rows), float(grid[0]), float(grid[-1]), kicks[0])
 
 

@@ -18,14 +18,17 @@ from numpy.typing import NDArray
 
 from sciffusion.errors import SciffusionError
 
-__all__ = ["Array", "Plan", "Row", "check_grid"]
+__all__ = ["Array", "Plan", "Row", "check_grid", "final"]
 
 Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Row:
-    """One call of the denoiser at ``sigma`` and the updates (1), (2); absent coefficients are zero."""
+    """One call of the denoiser at ``sigma`` and the updates (1), (2); absent coefficients are zero.
+
+    Whatever numbers it is given become python floats: compiled code takes numpy's for data.
+    """
 
     sigma: float
     x: tuple[float, float]
@@ -33,6 +36,11 @@ class Row:
     noise: float = 0.0
     y: tuple[float, float] = (0.0, 0.0)
     g: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            plain = float(value) if np.ndim(value) == 0 else tuple(float(entry) for entry in value)
+            object.__setattr__(self, name, plain)
 
 
 @dataclass(frozen=True)
@@ -71,3 +79,8 @@ def check_grid(sigmas: Sequence[float] | Array) -> Array:
     if grid.ndim != 1 or len(grid) < 2 or not np.all(np.diff(grid) < 0) or grid[-1] < 0:
         raise SciffusionError("the noise levels do not fall strictly to 0 or above", "use sigmas.karras(steps, ...)")
     return grid
+
+
+def final(sigma: float) -> Row:
+    """The exact step from ``sigma`` to 0: x <- D."""
+    return Row(sigma, (0.0, 0.0), (1.0,))

@@ -1,0 +1,130 @@
+"""For Gaussian data the covariance that a solver gives is known: the closed form, the weak orders, the choice by it."""
+
+import numpy as np
+import pytest
+import torch
+
+from sciffusion.diffusion import karras, sample, solvers
+from sciffusion.diffusion.problems import GaussianField, power_law
+from sciffusion.diffusion.sampling import gaussian
+from sciffusion.diffusion.solvers.gain import best_sampler, solver_gain
+from sciffusion.errors import SciffusionError
+
+MODES = np.array([5.0, 1.0, 0.1, 0.01])
+STOCHASTIC = [
+    ("heun", {"churn": 40.0}),
+    ("euler", {"churn": 20.0, "s_tmin": 0.1, "s_tmax": 10.0}),
+    ("ddim", {"eta": 0.7}),
+    ("ddpm", {"variance": "small"}),
+    ("ddpm", {"variance": "large"}),
+    ("euler-maruyama", {}),
+    ("predictor-corrector", {"corrections": 2}),
+    ("dpmpp-1-sde", {}),
+    ("dpmpp-2s-sde", {}),
+    ("dpmpp-2m-sde", {"eta": 0.5}),
+    ("dpmpp-3m-sde", {}),
+]
+
+
+def grid(steps):
+    return np.geomspace(20.0, 0.05, steps + 1)
+
+
+def error(solver, steps, **settings):
+    return float(np.abs(solver_gain(solver, grid(steps), MODES, **settings) - 1).max())
+
+
+@pytest.mark.parametrize(("steps", "unit", "small"), [(18, 0.045, 0.16), (32, 0.013, 0.030), (64, 0.003, -0.009)])
+def test_heun_on_the_edm_grid_misses_the_sd_by_the_known_amounts(steps, unit, small):
+    gain = solver_gain("heun", karras(steps, 0.002, 80.0), [1.0, 1e-4]) - 1
+    assert gain == pytest.approx([unit, small], abs=0.05 * max(unit, abs(small)) + 5e-4)
+
+
+@pytest.mark.parametrize(("solver", "settings"), STOCHASTIC)
+def test_covariance_of_samples_is_the_closed_form(solver, settings):
+    """60,000 values of each mode: the sd is known to 0.3 % (one standard error), the test allows four."""
+    field = GaussianField(power_law(4.0, outer=2.0), (8,))
+    generator = torch.Generator().manual_seed(0)
+    start = field.sample(60_000, generator) + 20 * torch.randn(60_000, 1, 8, generator=generator, dtype=torch.float64)
+    levels = np.append(grid(9), 0.0)
+    end = sample(field.denoiser(), start, levels, solver, noise=gaussian(start, generator), **settings)
+    measured = torch.fft.rfft(end, norm="ortho").abs().square().mean((0, 1)).sqrt().numpy()
+    gain = solver_gain(solver, levels, field.modes.numpy(), **settings)
+    np.testing.assert_allclose(measured / field.modes.sqrt().numpy(), gain, rtol=0.012)
+
+
+@pytest.mark.parametrize(
+    ("solver", "settings", "order"),
+    [
+        ("euler", {"churn": 10.0}, 1),
+        ("ddim", {"eta": 1.0}, 1),
+        ("ddpm", {"variance": "small"}, 1),
+        ("ddpm", {"variance": "large"}, 1),
+        ("euler-maruyama", {}, 1),
+        ("dpmpp-1-sde", {}, 1),
+        ("heun", {"churn": 10.0}, 2),
+        ("dpmpp-2s-sde", {}, 2),
+        ("dpmpp-2m-sde", {}, 2),
+        ("dpmpp-3m-sde", {}, 2),
+    ],
+)
+def test_weak_order_of_stochastic_solvers(solver, settings, order):
+    assert np.log2(error(solver, 256, **settings) / error(solver, 512, **settings)) >= order - 0.15
+
+
+def test_predictor_corrector_converges_with_its_steps_and_step_size():
+    """A Langevin step of size q is biased by O(q) = O(snr^2), an Euler-Maruyama step by O(h): both fall together."""
+    errors = [error("predictor-corrector", n, snr=0.16 * (128 / n) ** 0.5) for n in (128, 512, 2048)]
+    assert errors[1] < 0.3 * errors[0]
+    assert errors[2] < 0.3 * errors[1]
+
+
+def test_corrections_mend_what_too_few_steps_of_the_predictor_spoil():
+    assert error("predictor-corrector", 16, corrections=8) < 0.5 * error("euler-maruyama", 16)
+
+
+def test_noise_inflation_raises_the_spread():
+    plain, inflated = (solver_gain("heun", grid(18), MODES, churn=30.0, s_noise=s) for s in (1.0, 1.05))
+    assert (inflated > plain).all()
+
+
+def test_ddim_is_euler_and_ancestral_sampling_at_its_ends():
+    assert solvers.plan("ddim", grid(7)) == solvers.plan("euler", grid(7))
+    ancestral, small = solvers.plan("ddim", grid(7), eta=1.0), solvers.plan("ddpm", grid(7))
+    for a, b in zip(ancestral.rows, small.rows, strict=True):
+        assert (a.x[0], a.noise) == pytest.approx((b.x[0], b.noise), rel=1e-9)
+
+
+def test_large_ddpm_variance_is_exact_for_unit_gaussian_data():
+    np.testing.assert_allclose(solver_gain("ddpm", grid(5), [1.0], variance="large"), 1.0, rtol=1e-12)
+
+
+def test_adams_two_with_the_midpoint_rule_is_2m_to_second_order():
+    a, b = solvers.plan("adams", grid(64), order=2), solvers.plan("dpmpp-2m", grid(64))
+    h = np.log(20 / 0.05) / 64
+    assert max(abs(p.b[0] - q.b[0]) for p, q in zip(a.rows, b.rows, strict=True)) < h**2
+
+
+def test_best_sampler_is_the_best_of_what_it_was_given():
+    variance = np.geomspace(1e-4, 1e3, 30)
+    choice = best_sampler(variance, 20, 0.002, 300.0)
+    assert solvers.calls(choice.solver, choice.steps) <= 20
+    mine = np.abs(solver_gain(choice.solver, karras(choice.steps, 0.002, 300.0, choice.rho), variance) - 1).max()
+    assert mine == pytest.approx(choice.error)
+    assert choice.error <= np.abs(solver_gain("heun", karras(10, 0.002, 300.0), variance) - 1).max()
+
+
+@pytest.mark.parametrize(
+    ("name", "sigmas", "settings", "mend"),
+    [
+        ("dpmpp-2n", [1.0, 0.0], {}, "dpmpp-2m"),
+        ("heun", [1.0, 0.0], {"chrun": 3.0}, "churn"),
+        ("heun", [1.0, 1.0, 0.0], {}, "karras"),
+        ("heun", [0.0, 1.0], {}, "karras"),
+        ("adams", [1.0, 0.0], {"order": 7}, "order"),
+        ("unipc", [1.0, 0.0], {"variant": "bh3"}, "bh1"),
+    ],
+)
+def test_a_wrong_solver_setting_or_grid_is_named_with_its_mend(name, sigmas, settings, mend):
+    with pytest.raises(SciffusionError, match=mend):
+        solvers.plan(name, sigmas, **settings)
