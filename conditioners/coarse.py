@@ -1,0 +1,262 @@
+"""A coarse field as a condition: interpolated to the fine grid, as the baseline, and as the data of a constraint.
+
+Its data are either on the coarse grid, or on the fine grid, and then coarsened conservatively case by case; a
+window reads no more than it needs. Besides the interpolated field the network is told where in its coarse cell each
+fine cell lies (cosine and sine of the phase), on which the spread of the residual depends.
+"""
+
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor
+
+from sciffusion import config
+from sciffusion.conditioners.base import Conditioner, Inputs, Training, Window
+from sciffusion.conditioners.coarse_source import Channels, channel_names, coarse_grid, templates_of
+from sciffusion.conditioners.missing import fill, widened
+from sciffusion.conditioners.phase import phases
+from sciffusion.conditioners.ranges import Moments, beyond
+from sciffusion.conditioners.reading import noted, read
+from sciffusion.fields.cases import Case
+from sciffusion.fields.coarsen import conservative, refine
+from sciffusion.fields.conventions import Template, harmonise
+from sciffusion.fields.grid import Grid
+from sciffusion.fields.resample import SeparableMap
+
+__all__ = ["CoarseField"]
+
+BLOCK = 4_000_000  # values read at a time when whole fields are measured
+
+
+class CoarseField(Conditioner):
+    """Coarse variables on the fine grid.
+
+    coarse_grid : the grid of the coarse field; names : (variable, index) of its channels; target : those of the
+    target; template : names, units and coordinates of its data, on the coarse grid and on the fine one.
+    """
+
+    kind: ClassVar[str] = "coarse"
+    settings_type: ClassVar[type[config.Settings]] = config.CoarseField
+    needs_data: ClassVar[bool] = True
+    settings: config.CoarseField
+    low: Tensor
+    high: Tensor
+    mean: Tensor
+
+    def __init__(
+        self,
+        name: str,
+        settings: config.CoarseField,
+        grid: Grid,
+        *,
+        coarse_grid: Grid,
+        templates: tuple[Template, Template],
+        target: Channels,
+        odd: Mapping[str, list[str]],
+        gaps: bool,
+    ) -> None:
+        self.coarse_grid, self.templates, self.target, self.odd, self.gaps = coarse_grid, templates, target, odd, gaps
+        self.names = channel_names(settings.variables, templates[0])
+        self.phases = phases(grid, coarse_grid)
+        super().__init__(name, settings, grid, channels=len(self.names) + 2 * len(self.phases) + gaps)
+        for key in ("low", "high", "mean"):
+            self.register_buffer(key, torch.zeros(len(self.names)))
+
+    @classmethod
+    def build(
+        cls, name: str, settings: config.CoarseField, data: xr.Dataset | None, training: Training
+    ) -> "CoarseField":
+        """Measure the coarse values of the training cases; without source ``data`` is the target itself."""
+        data = training.data if data is None else data
+        coarse = coarse_grid(settings, data, training)
+        conditioner = cls(
+            name,
+            settings,
+            training.grid,
+            coarse_grid=coarse,
+            templates=templates_of(settings, data, training, coarse),
+            target=training.channels,
+            odd={v: how.odd_along for v, how in training.target.variables.items() if v in settings.variables},
+            gaps=False,
+        )
+        moments = Moments.of(
+            (x for case in training.cases for x in conditioner._blocks(data, case)), len(conditioner.names)
+        )
+        if moments.missing:
+            description = conditioner.description() | {"gaps": True}
+            conditioner = cls.restore(name, settings, training.grid, description)
+        conditioner._remember(moments)
+        return conditioner
+
+    def _remember(self, moments: Moments) -> None:
+        odd = [bool(self.odd.get(variable)) for variable, _ in self.names]
+        offset, scale = moments.standardisation(odd)
+        for key, values in (("low", moments.low), ("high", moments.high), ("mean", moments.mean)):
+            getattr(self, key).copy_(torch.from_numpy(values))
+        self.offset[: len(offset)] = torch.from_numpy(offset)
+        self.scale[: len(scale)] = torch.from_numpy(scale)
+
+    @property
+    def core_dims(self) -> tuple[str, ...]:
+        """Grid dims and channel dims."""
+        return (*self.grid.dims, *self.templates[0].channel_dims)
+
+    @cached_property
+    def coarsening(self) -> SeparableMap:
+        """Conservative means over the coarse cells."""
+        return conservative(self.grid, self.coarse_grid)
+
+    def interpolation(self, method: config.Interpolation | None = None) -> SeparableMap:
+        """From the coarse grid to the fine one; None: the method of the settings."""
+        method = method or self.settings.interpolation
+        if method not in self._maps:
+            self._maps[method] = refine(self.coarse_grid, self.grid, method)
+        return self._maps[method]
+
+    @cached_property
+    def _maps(self) -> dict[str, SeparableMap]:
+        return {}
+
+    def coarse(self, dataset: xr.Dataset | None, case: Case, window: Window | None = None) -> np.ndarray:
+        """The coarse field of one case, or a ``window`` of the coarse grid: float64 (channel, *coarse), NaN in gaps."""
+        assert dataset is not None, f"{self.name}: no data"
+        if not self._is_fine(dataset):
+            return self._read(dataset, case, window)
+        mapping, fine = self.coarsening, None
+        if window is not None:
+            mapping, fine = mapping.window(window)
+        return mapping.masked(self._read(dataset, case, fine))
+
+    def _read(self, dataset: xr.Dataset, case: Case, window: Window | None) -> np.ndarray:
+        return read(
+            dataset,
+            case,
+            self.settings.variables,
+            self.grid.dims,
+            self.templates[0].channel_dims,
+            align=self.settings.align,
+            window=window,
+            name=self.name,
+        )
+
+    def _is_fine(self, dataset: xr.Dataset) -> bool:
+        sizes = tuple(dataset.sizes[dim] for dim in self.grid.dims)
+        return sizes == self.grid.shape and sizes != self.coarse_grid.shape
+
+    def prepare(self, dataset: xr.Dataset | None, case: Case, window: Window | None = None) -> Inputs:
+        """Interpolated coarse variables, phases, and where the coarse field exists (if it had gaps in training)."""
+        field, present = self._interpolated(dataset, case, window, None)
+        shape = field.shape[1:]
+        parts = [field, *(np.broadcast_to(phase, shape)[None] for phase in self._phases(window))]
+        parts += [present] if self.gaps else []
+        return {"channels": np.concatenate(parts).astype(np.float32)}
+
+    def _interpolated(
+        self, dataset: xr.Dataset | None, case: Case, window: Window | None, method: config.Interpolation | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The field (channel, *window) without gaps, and the share of it (1, *window) that exists."""
+        mapping = self.interpolation(method)
+        if window is None:
+            values = self.coarse(dataset, case)
+        else:
+            mapping, needed = mapping.window(window)
+            wide = widened(needed, self.coarse_grid.shape)
+            values = self.coarse(dataset, case, wide)
+        present = np.isfinite(values).all(axis=0, keepdims=True).astype(np.float64)
+        values = fill(values, self.mean.double().cpu().numpy())
+        if window is not None:
+            inner = tuple(slice(n.start - w.start, n.stop - w.start) for n, w in zip(needed, wide, strict=True))
+            values, present = values[(slice(None), *inner)], present[(slice(None), *inner)]
+        return mapping(values), np.clip(mapping(present), 0, 1)
+
+    def _phases(self, window: Window | None) -> Iterator[np.ndarray]:
+        """Cosine and sine of the place within the coarse cell, per refined axis, shaped for broadcasting."""
+        for axis, phase in self.phases.items():
+            phase = phase if window is None else phase[window[axis]]
+            shape = [-1 if other == axis else 1 for other in range(self.grid.rank)]
+            yield np.cos(2 * np.pi * phase).reshape(shape)
+            yield np.sin(2 * np.pi * phase).reshape(shape)
+
+    def baseline(
+        self,
+        dataset: xr.Dataset | None,
+        case: Case,
+        window: Window | None = None,
+        method: config.Interpolation | None = None,
+    ) -> np.ndarray:
+        """Interpolation as a first guess of the target: float32 (target channel, *window), physical units.
+
+        NaN in channels of variables that the coarse field does not have.
+        """
+        field, _ = self._interpolated(dataset, case, window, method)
+        guess = np.full((len(self.target), *field.shape[1:]), np.nan, np.float32)
+        for place, source in self.matches():
+            guess[place] = field[source]
+        return guess
+
+    def matches(self) -> list[tuple[int, int]]:
+        """(target channel, coarse channel) of the same variable and level."""
+        return [
+            (place, self.names.index(channel)) for place, channel in enumerate(self.target) if channel in self.names
+        ]
+
+    def parity(self, dim: str) -> np.ndarray:
+        """-1 for components that are odd along ``dim``, and for the sine of the phase along it."""
+        signs = [-1.0 if dim in self.odd.get(variable, []) else 1.0 for variable, _ in self.names]
+        for axis in self.phases:
+            signs += [1.0, -1.0 if self.grid.dims[axis] == dim else 1.0]
+        return np.array(signs + [1.0] * self.gaps, np.float32)
+
+    def accept(self, dataset: xr.Dataset) -> tuple[xr.Dataset, list[str]]:
+        """Rename, convert, reorder and regrid new data; on the fine grid they stay, and are coarsened case by case."""
+        coarse, fine = self.templates
+        sizes = sorted(dataset.sizes.get(str(dim), 0) for dim in dataset.dims)
+        is_fine = all(size in sizes for size in self.grid.shape) and self.grid.shape != self.coarse_grid.shape
+        with noted("sciffusion.fields.conventions") as notes:
+            accepted = harmonise(dataset, fine if is_fine else coarse, name=self.name)
+        return accepted, notes
+
+    def outside(self, dataset: xr.Dataset | None, case: Case) -> list[str]:
+        """Variables that pass their range over all training cases and cells, and gaps that training did not have."""
+        moments = Moments.of(self._blocks(dataset, case), len(self.names))
+        low, high = self.low.double().cpu().numpy(), self.high.double().cpu().numpy()
+        notes = beyond([variable for variable, _ in self.names], low, high, moments.low, moments.high)
+        return notes + ["missing values, there were none in training"] * (moments.missing and not self.gaps)
+
+    def _blocks(self, dataset: xr.Dataset | None, case: Case) -> Iterator[np.ndarray]:
+        """The coarse field of a case in slabs along the first axis, so that large fields fit in memory."""
+        shape = self.coarse_grid.shape
+        read_at_once = np.prod(self.grid.shape[1:], dtype=float) * len(self.names) * self.grid.shape[0] / shape[0]
+        rows = max(1, int(BLOCK / max(1.0, read_at_once)))
+        for start in range(0, shape[0], rows):
+            slab = slice(start, min(shape[0], start + rows))
+            yield self.coarse(dataset, case, (slab, *(slice(0, size) for size in shape[1:])))
+
+    def description(self) -> dict[str, Any]:
+        """Grid, channels, parities and templates."""
+        return {
+            "coarse_grid": self.coarse_grid.to_json(),
+            "templates": [template.to_json() for template in self.templates],
+            "target": [list(channel) for channel in self.target],
+            "odd": dict(self.odd),
+            "gaps": self.gaps,
+        }
+
+    @classmethod
+    def restore(cls, name: str, settings: Any, grid: Grid, description: Mapping[str, Any]) -> Self:
+        """The inverse of `description`."""
+        coarse, fine = (Template.from_json(template) for template in description["templates"])
+        return cls(
+            name,
+            settings,
+            grid,
+            coarse_grid=Grid.from_json(description["coarse_grid"]),
+            templates=(coarse, fine),
+            target=tuple((str(variable), int(index)) for variable, index in description["target"]),
+            odd=description["odd"],
+            gaps=bool(description["gaps"]),
+        )

@@ -1,0 +1,82 @@
+"""Reading one case of a condition's data: its place along the case dims, its channels, a window of its grid."""
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import xarray as xr
+
+from sciffusion.errors import SciffusionError
+from sciffusion.fields.cases import Align, Case, encode_label, select
+
+__all__ = ["noted", "read", "take"]
+
+
+def take(ds: xr.Dataset, case: Case, align: Align = "exact") -> xr.Dataset:
+    """`select`, but by position where the label there is the case's own: constant time in the number of labels."""
+    known = {dim: index for dim, index in case.indices.items() if _is_at(ds, dim, index, case)}
+    return select(ds.isel(known), case, align)
+
+
+def _is_at(ds: xr.Dataset, dim: str, index: int, case: Case) -> bool:
+    if dim not in ds.dims or index >= ds.sizes[dim]:
+        return False
+    value = ds[dim].values[index] if dim in ds.coords else index
+    return encode_label(value) == case.labels[case.dims.index(dim)]
+
+
+def read(
+    ds: xr.Dataset,
+    case: Case,
+    variables: Sequence[str],
+    dims: Sequence[str],
+    channel_dims: Sequence[str] = (),
+    *,
+    align: Align = "exact",
+    window: Sequence[slice] | None = None,
+    name: str = "condition",
+) -> np.ndarray:
+    """One case of ``variables`` as float64 (channel, *window), NaN where missing. Nothing else is read.
+
+    Raises SciffusionError for a missing variable or case, and for a dim that no case has.
+    """
+    if missing := [variable for variable in variables if variable not in ds]:
+        raise SciffusionError(f"{name}: no variable {missing[0]!r}", f"there is: {', '.join(map(str, ds.data_vars))}")
+    part = ds[list(variables)]
+    if window is not None:  # first, so that blending two times reads no more than the window of each
+        part = part.isel(dict(zip(dims, window, strict=True)))
+    part = take(part, case, align)
+    return np.concatenate([_channels(part[variable], dims, channel_dims, name) for variable in variables])
+
+
+def _channels(array: xr.DataArray, dims: Sequence[str], channel_dims: Sequence[str], name: str) -> np.ndarray:
+    own = [dim for dim in channel_dims if dim in array.dims]
+    if set(array.dims) != {*own, *dims}:
+        odd = sorted(map(str, set(array.dims) ^ {*own, *dims}))
+        raise SciffusionError(
+            f"{name}: {array.name} has dims {', '.join(map(str, array.dims))}; not understood: {', '.join(odd)}",
+            f"its grid dims must be {', '.join(dims)}, and other dims must be those of the cases",
+        )
+    values = array.transpose(*own, *dims).values.astype(np.float64, copy=False)
+    return values.reshape(-1, *values.shape[len(own) :])
+
+
+@contextmanager
+def noted(logger: str) -> Iterator[list[str]]:
+    """Collect what ``logger`` says at level INFO while the block runs."""
+    notes: list[str] = []
+
+    class _Collector(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            notes.append(record.getMessage())
+
+    source, handler = logging.getLogger(logger), _Collector(logging.INFO)
+    level = source.level
+    source.addHandler(handler)
+    source.setLevel(min(level, logging.INFO) if level else logging.INFO)
+    try:
+        yield notes
+    finally:
+        source.removeHandler(handler)
+        source.setLevel(level)
