@@ -53,4 +53,5 @@ class BinnedSpread:
 def _bin(variance: np.ndarray) -> np.ndarray:
     with np.errstate(divide="ignore"):
         octave = 0.5 * np.log2(variance)
-    return np.clip((np.floor(octave * PER_OCTAVE) + OCTAVES * PER_OCTAVE), 0, 2 * OCTAVES * PER_OCTAVE - 1).astype(int)
+    last = 2 * OCTAVES * PER_OCTAVE - 1
+    return np.asarray(np.clip(np.floor(octave * PER_OCTAVE) + OCTAVES * PER_OCTAVE, 0, last).astype(int))

@@ -62,7 +62,7 @@ def _score(x: np.ndarray, y: np.ndarray, estimator: Estimator, alpha: float) -> 
     fair_share = {"fair": 1.0, "standard": 0.0, "almost fair": alpha}[estimator]
     with np.errstate(invalid="ignore", divide="ignore"):
         score = error / m - (1 - fair_share) * spread / m**2
-        return score - fair_share * spread / (m * (m - 1)) if fair_share else score
+        return np.asarray(score - fair_share * spread / (m * (m - 1)) if fair_share else score)
 
 
 def _sums(d: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

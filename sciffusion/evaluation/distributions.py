@@ -30,7 +30,7 @@ class Distribution:
     def edges(self) -> np.ndarray:
         """Edges of the bins, in the variable's units."""
         steps = round(REACH / STEP)
-        return self.centre + self.scale * np.sinh(STEP * np.arange(-steps, steps + 1))
+        return np.asarray(self.centre + self.scale * np.sinh(STEP * np.arange(-steps, steps + 1)))
 
     def measure(self, pair: Pair) -> Sums:
         """Sums (bin,) of one case, kept in total, and the extreme values."""
@@ -53,7 +53,7 @@ class Distribution:
         upper = np.clip(np.searchsorted(cumulative, levels, side="left"), 1, len(counts))
         low, high = cumulative[upper - 1], cumulative[upper]
         share = np.divide(levels - low, high - low, out=np.zeros_like(levels), where=high > low)
-        return self.edges[upper - 1] + share * np.diff(self.edges)[upper - 1]
+        return np.asarray(self.edges[upper - 1] + share * np.diff(self.edges)[upper - 1])
 
     def classes(self, counts: np.ndarray, most: int = 80) -> np.ndarray:
         """Indices of ``edges`` (class + 1,) that cut the range of the values into at most ``most`` even classes."""

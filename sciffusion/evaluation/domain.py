@@ -4,12 +4,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sciffusion.evaluation.spectra import Basis, Shells, Zonal
+from sciffusion.evaluation.spectra import EARTH_RADIUS, Basis, Shells, Zonal
 from sciffusion.fields.grid import Grid
 
 __all__ = ["BANDS", "Domain"]
 
-EARTH_RADIUS = 6371.0  # km
 BANDS = {"90S-30S": (-90.0, -30.0), "30S-30N": (-30.0, 30.0), "30N-90N": (30.0, 90.0)}
 ZONE = 30.0  # degrees of latitude of a region on the sphere
 SECTOR = 45.0  # degrees of longitude of a region on the sphere

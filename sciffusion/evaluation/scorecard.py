@@ -10,7 +10,7 @@ from sciffusion.evaluation.verdict import number, spectral_tolerance
 if TYPE_CHECKING:
     from sciffusion.evaluation.evaluation import Evaluation
 
-__all__ = ["HEADER", "bins_within", "rows", "scorecard"]
+__all__ = ["HEADER", "bins_within", "interval_notes", "rows", "scorecard"]
 
 HEADER = ("variable", "system", "CRPS", "ensemble/this", "RMSE", "bias", "spread/skill", "spectral bins", "coarse rms")
 
@@ -30,8 +30,7 @@ def scorecard(evaluation: "Evaluation") -> str:
             f"{name} ({scores['units'].sel(variable=name).item() or 'no units'})",
             *(f"  - {one}" for one in sentences),
         ]
-    methods = dict.fromkeys(scores["interval_method"].values.tolist())
-    lines += ["", *(f"95 % intervals: {method}" for method in methods)]
+    lines += ["", *interval_notes(scores)]
     if evaluation.in_sample is not None:
         lines += [
             "",
@@ -39,6 +38,14 @@ def scorecard(evaluation: "Evaluation") -> str:
             *_aligned([HEADER, *rows(evaluation.in_sample)]),
         ]
     return "\n".join(lines).replace("–", "-")
+
+
+def interval_notes(scores: xr.Dataset) -> list[str]:
+    """How the intervals in brackets were made, for which variables."""
+    found: dict[str, list[str]] = {}
+    for name, method in zip(scores["variable"].values, scores["interval_method"].values, strict=True):
+        found.setdefault(str(method), []).append(str(name))
+    return [f"95 % intervals of {', '.join(names)}: {method}" for method, names in found.items()]
 
 
 def bins_within(scores: xr.Dataset, variable: str, system: str) -> tuple[int, int]:

@@ -17,19 +17,38 @@ import numpy as np
 from scipy import fft
 from scipy.special import gamma
 
-__all__ = ["Basis", "Shells", "Zonal", "half_octaves", "slope"]
+__all__ = ["EARTH_RADIUS", "Basis", "Shells", "Zonal", "half_octaves", "slope"]
 
+EARTH_RADIUS = 6371.0  # km
 USABLE = 0.8  # share of the Nyquist wavenumber up to which spectra are compared
 
 
 class Basis(Protocol):
     """What a spectrum needs to know of a domain."""
 
-    bands: tuple[str, ...]
-    wavenumber: np.ndarray
-    nyquist: float
-    units: str
-    window: str
+    @property
+    def bands(self) -> tuple[str, ...]:
+        """Names of the bands."""
+
+    @property
+    def wavenumber(self) -> np.ndarray:
+        """Wavenumber of every shell."""
+
+    @property
+    def nyquist(self) -> float:
+        """The highest wavenumber that the grid resolves in every direction."""
+
+    @property
+    def units(self) -> str:
+        """Units of the wavenumber."""
+
+    @property
+    def wavelength(self) -> tuple[float, str]:
+        """Wavelength times wavenumber, and the units of wavelengths."""
+
+    @property
+    def window(self) -> str:
+        """What was done about open boundaries."""
 
     def coefficients(self, fields: np.ndarray, valid: np.ndarray) -> np.ndarray:
         """Fields (n, *grid), where ``valid`` (*grid) is False of any value, to complex modes (n, *modes)."""
@@ -64,6 +83,11 @@ class Shells:
         return f"cycles per {self.length_units or 'unit length'}"
 
     @property
+    def wavelength(self) -> tuple[float, str]:
+        """Wavelengths are one over wavenumbers."""
+        return 1.0, self.length_units or "unit length"
+
+    @property
     def window(self) -> str:
         """What was done about open boundaries."""
         return "none (periodic)" if all(self.periodic) else "Hann along open axes, divided by its mean square"
@@ -82,7 +106,7 @@ class Shells:
     def wavenumber(self) -> np.ndarray:
         """Mean wavenumber of the modes of each shell, (shell,)."""
         length, shell, multiplicity = self._modes
-        return np.bincount(shell, length * multiplicity) / np.maximum(np.bincount(shell, multiplicity), 1)
+        return np.asarray(np.bincount(shell, length * multiplicity) / np.maximum(np.bincount(shell, multiplicity), 1))
 
     def coefficients(self, fields: np.ndarray, valid: np.ndarray) -> np.ndarray:
         """Modes whose gathered power is the weighted variance: the window's mean is removed, masked cells count 0."""
@@ -116,7 +140,7 @@ class Shells:
         """The number of modes; a window makes neighbours depend on each other, 2 to an open axis."""
         length, _, multiplicity = self._modes
         open_axes = sum(not wraps for wraps in self.periodic)
-        return np.histogram(length, edges, weights=multiplicity)[0][None] / 2.0**open_axes
+        return np.asarray(np.histogram(length, edges, weights=multiplicity)[0][None] / 2.0**open_axes)
 
     @cached_property
     def _modes(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -157,6 +181,11 @@ class Zonal:
     window: str = "none (periodic)"
 
     @property
+    def wavelength(self) -> tuple[float, str]:
+        """Circumference of the Earth over the wavenumber; towards the poles waves are shorter by cos(latitude)."""
+        return 2 * np.pi * EARTH_RADIUS, "km at the equator"
+
+    @property
     def nyquist(self) -> float:
         """Half the number of longitudes."""
         return self.longitudes / 2
@@ -184,7 +213,7 @@ class Zonal:
         twice[0] = 1
         twice[-1] = 1 if self.longitudes % 2 == 0 else 2
         share = self.rows * self.weights
-        return share / share.sum(axis=1, keepdims=True) @ power * twice
+        return np.asarray(share / share.sum(axis=1, keepdims=True) @ power * twice)
 
     def density(self, sums: np.ndarray) -> np.ndarray:
         """Power per wavenumber: the shells are one wavenumber wide."""

@@ -61,8 +61,8 @@ class Spectral:
 def bin_matrix(wavenumber: np.ndarray, edges: np.ndarray) -> np.ndarray:
     """1 where a shell (row) lies in a bin (column); the zeroth shell and those beyond the last edge lie in none."""
     index = np.searchsorted(edges, wavenumber * (1 - 1e-9), side="left") - 1
-    return (index[:, None] == np.arange(len(edges) - 1)) & (wavenumber > 0)[:, None]
+    return np.asarray((index[:, None] == np.arange(len(edges) - 1)) & (wavenumber > 0)[:, None])
 
 
 def _power(modes: np.ndarray) -> np.ndarray:
-    return modes.real**2 + modes.imag**2
+    return np.asarray(modes.real**2 + modes.imag**2)

@@ -28,18 +28,25 @@ def spectral_scores(results: "Results") -> xr.Dataset:
     """Power by (band, wavenumber), and by half-octave bins: ratios, relative standard error of the truth, coherence."""
     basis = results.panel.domain.basis
     edges = Spectral(basis).edges
+    middle, (length, units) = np.sqrt(edges[1:] * edges[:-1]), basis.wavelength
     coords = {
         "system": results.systems,
         "variable": list(results.fields),
         "band": list(basis.bands),
         "wavenumber": ("wavenumber", basis.wavenumber, {"units": basis.units}),
+        "wavelength": ("scale", length / middle, {"units": units}),
         "scale": (
             "scale",
-            np.sqrt(edges[1:] * edges[:-1]),
+            middle,
             {"units": basis.units, "long_name": "middle of a half-octave bin"},
         ),
         "scale_low": ("scale", edges[:-1]),
         "scale_high": ("scale", edges[1:]),
+        "to_density": (
+            "wavenumber",
+            basis.density(np.ones(len(basis.wavenumber))),
+            {"long_name": "density over power"},
+        ),
     }
     ds = xr.Dataset(coords=coords)
     for kind in KINDS:
@@ -103,9 +110,10 @@ def _truth_error(results: "Results", edges: np.ndarray) -> xr.DataArray:
         power = tally.stacked("bins_truth")
         with np.errstate(invalid="ignore", divide="ignore"):
             if len(power) < LEAST_CASES:
-                return np.sqrt(2 / degrees)
+                return np.asarray(np.sqrt(2 / degrees))
             length = results.block or block_length(power.reshape(len(power), -1))
-            return power.std(axis=0, ddof=1) * np.sqrt(length / len(power)) / power.mean(axis=0)
+            scatter = power.std(axis=0, ddof=1) * np.sqrt(length / len(power))
+            return np.asarray(scatter / power.mean(axis=0))
 
     error = results.table(value, shape, results.systems[:1])[0]
     text = "relative standard error of the power of the truth (scatter of cases, or number of modes under 3 cases)"

@@ -5,11 +5,12 @@ interval the sentence gives the number and says that nothing is known about its 
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import xarray as xr
 
-__all__ = ["interval_words", "number", "spectral_tolerance", "verdicts"]
+__all__ = ["Statement", "interval_words", "number", "spectral_tolerance", "statements", "verdicts"]
 
 NOTABLE = 0.05  # relative departure of spread/skill that is worth a sentence
 BIASED = 0.10  # bias, in units of the RMSE, that is worth a sentence
@@ -18,21 +19,32 @@ SPECTRAL = 0.10  # relative departure of power that is tolerated where the truth
 TAIL = 0.25  # departure of an extreme quantile, in sd of the truth, that is worth a sentence
 
 
-def verdicts(scores: xr.Dataset) -> dict[str, list[str]]:
-    """Sentences by variable: skill against baselines, spread, bias, spectra, tails, coarse consistency."""
+@dataclass(frozen=True)
+class Statement:
+    """One sentence; ``good`` is None where it neither praises nor blames."""
+
+    text: str
+    good: bool | None
+
+
+def statements(scores: xr.Dataset) -> dict[str, list[Statement]]:
+    """What to say by variable: skill against baselines, spread, bias, spectra, tails, coarse consistency."""
     makers = (_skill, _spread, _bias, _spectra, _tails, _coarse)
-    found = {}
-    for name in scores["variable"].values:
-        one = scores.sel(variable=name)
-        found[str(name)] = [sentence for maker in makers for sentence in maker(one)]
-    return found
+    variables = [str(name) for name in scores["variable"].values]
+    return {name: [one for make in makers for one in make(scores.sel(variable=name))] for name in variables}
+
+
+def verdicts(scores: xr.Dataset) -> dict[str, list[str]]:
+    """The sentences alone."""
+    return {name: [one.text for one in found] for name, found in statements(scores).items()}
 
 
 def number(value: float, digits: int = 3) -> str:
     """A number with three significant digits; a dash for NaN."""
     if not np.isfinite(value):
         return "–"
-    return f"{value:.{digits}g}" if value == 0 or 1e-3 <= abs(value) < 1e4 else f"{value:.{digits - 1}e}"
+    plain = value == 0 or 1e-3 <= abs(value) < 1e4
+    return f"{value:#.{digits}g}".rstrip(".") if plain else f"{value:.{digits - 1}e}"
 
 
 def interval_words(bounds: np.ndarray) -> str:
@@ -42,14 +54,15 @@ def interval_words(bounds: np.ndarray) -> str:
 
 def spectral_tolerance(one: xr.Dataset) -> xr.DataArray:
     """Departure of the power ratio that is tolerated: 10 %, or two standard errors of the truth where that is more."""
-    return np.maximum(SPECTRAL, 2 * one["truth_standard_error"])
+    tolerance: xr.DataArray = (2 * one["truth_standard_error"]).clip(min=SPECTRAL)
+    return tolerance.fillna(SPECTRAL)
 
 
 def _ours(one: xr.Dataset, name: str) -> xr.DataArray:
     return one[name].isel(system=0)
 
 
-def _skill(one: xr.Dataset) -> Iterator[str]:
+def _skill(one: xr.Dataset) -> Iterator[Statement]:
     for baseline in one["baseline"].values:
         ratio = float(one["crps_ratio"].sel(baseline=baseline))
         low, high = one["crps_ratio_interval"].sel(baseline=baseline).values
@@ -58,12 +71,12 @@ def _skill(one: xr.Dataset) -> Iterator[str]:
         by = f"{abs(1 - ratio) * 100:.1f} %{_per_cent(low, high)}"
         if np.isfinite(low) and low <= 1 <= high:
             bounds = interval_words(np.array([low, high]))
-            yield f"Does NOT reliably beat {baseline}: CRPS ratio {number(ratio)}{bounds}."
+            yield Statement(f"Does NOT reliably beat {baseline}: CRPS ratio {number(ratio)}{bounds}.", False)
         elif ratio < 1:
             doubt = "" if np.isfinite(low) else " (no interval: how sure this is, is not known)"
-            yield f"Beats {baseline}: CRPS lower by {by}{doubt}."
+            yield Statement(f"Beats {baseline}: CRPS lower by {by}{doubt}.", True)
         else:
-            yield f"Does NOT beat {baseline}: CRPS higher by {by}."
+            yield Statement(f"Does NOT beat {baseline}: CRPS higher by {by}.", False)
 
 
 def _per_cent(low: float, high: float) -> str:
@@ -73,53 +86,59 @@ def _per_cent(low: float, high: float) -> str:
     return f" [{ends[0]:.1f}, {ends[1]:.1f}]"
 
 
-def _spread(one: xr.Dataset) -> Iterator[str]:
+def _spread(one: xr.Dataset) -> Iterator[Statement]:
     value = float(_ours(one, "spread_skill"))
     bounds = _ours(one, "spread_skill_interval").values
     if not np.isfinite(value):
-        yield "One member: no statement about spread."
+        yield Statement("One member: no statement about spread.", None)
         return
     words = f"spread/skill {value:.2f}{interval_words(bounds)}"
     outside = not np.isfinite(bounds).all() or not bounds[0] <= 1 <= bounds[1]
     if abs(value - 1) <= NOTABLE or not outside:
-        yield f"Spread matches the error: {words}."
+        yield Statement(f"Spread matches the error: {words}.", True)
         return
     kind = "Under-dispersive (overconfident)" if value < 1 else "Over-dispersive (underconfident)"
-    yield f"{kind}: {words}{_worst_scale(one)}."
+    yield Statement(f"{kind}: {words}{_worst_scale(one)}.", False)
 
 
 def _worst_scale(one: xr.Dataset) -> str:
     ratio = _ours(one, "spread_skill_by_scale")
-    departure = np.abs(np.log(ratio)).mean("band")
+    departure = abs(xr.ufuncs.log(ratio)).mean("band")
     if not np.isfinite(departure).any():
         return ""
     place = int(np.argmax(departure.fillna(-1).values))
-    low, high = (float(one[name][place]) for name in ("scale_low", "scale_high"))
-    return (
-        f"; worst at {number(low)}–{number(high)} {one['scale'].attrs['units']} ({float(ratio[:, place].mean()):.2f})"
-    )
+    chosen = np.arange(ratio.sizes["scale"]) == place
+    return f"; worst at {_wavelengths(one, chosen)} ({float(ratio[:, place].mean()):.2f})"
 
 
-def _bias(one: xr.Dataset) -> Iterator[str]:
+def _wavelengths(one: xr.Dataset, bins: np.ndarray) -> str:
+    """The range of wavelengths of the bins chosen."""
+    length = float(one["wavelength"][0] * one["scale"][0])
+    shortest, longest = length / float(one["scale_high"][bins].max()), length / float(one["scale_low"][bins].min())
+    return f"wavelengths of {number(shortest)} to {number(longest)} {one['wavelength'].attrs['units']}"
+
+
+def _bias(one: xr.Dataset) -> Iterator[Statement]:
     value, rmse = float(_ours(one, "bias")), float(_ours(one, "rmse"))
     bounds = _ours(one, "bias_interval").values
     outside = not np.isfinite(bounds).all() or not bounds[0] <= 0 <= bounds[1]
     if outside and abs(value) > BIASED * rmse:
         side = "high" if value > 0 else "low"
         amount = f"{number(value)} {one['units'].item()}{interval_words(bounds)}"
-        yield f"Biased: the ensemble mean is too {side}, by {amount}."
+        yield Statement(f"Biased: the ensemble mean is too {side}, by {amount}.", False)
 
 
-def _spectra(one: xr.Dataset) -> Iterator[str]:
+def _spectra(one: xr.Dataset) -> Iterator[Statement]:
     departure = _ours(one, "spectral_ratio") - 1
-    known = np.isfinite(departure)
-    wrong = (np.abs(departure) > spectral_tolerance(one)) & known
+    known = departure.notnull()
+    wrong = (abs(departure) > spectral_tolerance(one)) & known
     good, total = int((known & ~wrong).sum()), int(known.sum())
     if good == total:
-        yield f"Member spectra agree with the truth in all {total} half-octave bins (to 10 % or 2 standard errors)."
+        words = f"in all {total} half-octave bins (to 10 % or 2 standard errors)"
+        yield Statement(f"Member spectra agree with the truth {words}.", True)
         return
     where = _where_wrong(one, departure, wrong)
-    yield f"Member spectra agree with the truth in {good} of {total} half-octave bins only; {where}."
+    yield Statement(f"Member spectra agree with the truth in {good} of {total} half-octave bins only; {where}.", False)
 
 
 def _where_wrong(one: xr.Dataset, departure: xr.DataArray, wrong: xr.DataArray) -> str:
@@ -127,30 +146,31 @@ def _where_wrong(one: xr.Dataset, departure: xr.DataArray, wrong: xr.DataArray) 
     for sign, words in ((-1, "too little power"), (1, "too much power")):
         bins = wrong & (np.sign(departure) == sign)
         if bins.any():
-            scales = one["scale_low"].where(bins.any("band")).min(), one["scale_high"].where(bins.any("band")).max()
             worst = departure.where(bins)
             extreme = 1 + float(worst.min() if sign < 0 else worst.max())
-            span = "–".join(number(float(bound)) for bound in scales)
             reach = f"ratio {'down' if sign < 0 else 'up'} to {extreme:.2f}"
-            parts.append(f"{words} at {span} {one['scale'].attrs['units']} ({reach})")
+            parts.append(f"{words} at {_wavelengths(one, bins.any('band').values)} ({reach})")
     return ", ".join(parts)
 
 
-def _tails(one: xr.Dataset) -> Iterator[str]:
+def _tails(one: xr.Dataset) -> Iterator[Statement]:
     for level, words in ((0.9999, "upper"), (0.0001, "lower")):
         truth = float(one["quantile_truth"].sel(level=level))
         members = float(_ours(one, "quantile_members").sel(level=level))
         if abs(members - truth) > TAIL * float(one["truth_sd"]):
             side = "above" if members > truth else "below"
             gap = f"{number(abs(members - truth))} {one['units'].item()}"
-            yield f"The {words} tail differs: the {100 * level:g} % quantile is {gap} {side} the truth's."
+            yield Statement(
+                f"The {words} tail differs: the {100 * level:g} % quantile is {gap} {side} the truth's.", False
+            )
 
 
-def _coarse(one: xr.Dataset) -> Iterator[str]:
+def _coarse(one: xr.Dataset) -> Iterator[Statement]:
     rms, largest = float(_ours(one, "coarse_rms")), float(_ours(one, "coarse_largest"))
     if not np.isfinite(rms):
         return
     if largest <= EXACT:
-        yield f"Members agree with the coarse input to {largest:.0e} of its sd."
+        yield Statement(f"Members agree with the coarse input to {largest:.0e} of its sd.", True)
     else:
-        yield f"Members depart from the coarse input by {number(rms)} of its sd (rms), {number(largest)} at most."
+        sizes = f"{number(rms)} of its sd (rms), {number(largest)} at most"
+        yield Statement(f"Members depart from the coarse input by {sizes}.", None)

@@ -1,0 +1,105 @@
+"""Figures as inline SVG whose lines and words take the page's colour, so that they suit light, dark and paper."""
+
+import io
+import itertools
+import re
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
+
+__all__ = ["COLOURS", "ENSEMBLE", "INK", "figure", "legend", "powers", "svg"]
+
+INK = "#010203"  # stands for the page's text colour until the SVG is written
+ENSEMBLE = "#1f86d6"
+COLOURS = (
+    "#e08a00",
+    "#0f9d75",
+    "#c85fa0",
+    "#d5502a",
+    "#8a7fd0",
+    "#9a8a00",
+)  # baselines, told apart by the colour-blind
+
+_STYLE: dict[str, Any] = {
+    "svg.fonttype": "none",
+    "font.family": "sans-serif",
+    "font.size": 9.5,
+    "axes.titlesize": 10.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "axes.titlecolor": INK,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "legend.frameon": False,
+    "legend.fontsize": 8.5,
+    "lines.linewidth": 1.6,
+    "axes.titley": 1.0,
+    "axes.formatter.limits": (-3, 4),
+    "text.parse_math": False,
+}
+_serial = itertools.count()
+
+
+def figure(
+    width: float = 4.6, height: float = 3.1, ratios: tuple[float, ...] = (1.0,), top: float = 0.3
+) -> tuple[Figure, list[Axes]]:
+    """A figure in inches and its axes, one above the other with these heights, sharing x; ``top`` is left for words."""
+    with mpl.rc_context(_STYLE):
+        canvas = Figure(figsize=(width, height))
+        margins = {"left": 0.66 / width, "right": 1 - 0.1 / width, "bottom": 0.5 / height, "top": 1 - top / height}
+        room = {"height_ratios": ratios, "hspace": 0.12, **margins}
+        axes = canvas.subplots(len(ratios), 1, sharex=True, squeeze=False, gridspec_kw=room)[:, 0]
+    for one in axes:
+        one.patch.set_alpha(0)
+        one.minorticks_off()
+        one.grid(color=INK, alpha=0.13, linewidth=0.6)
+        one.set_axisbelow(True)
+    canvas.patch.set_alpha(0)
+    return canvas, list(axes)
+
+
+def powers(axis: Axis) -> None:
+    """Label a logarithmic axis by powers of ten in plain text, at most five of them."""
+    low, high = (np.log10(bound) for bound in axis.get_view_interval())
+    step = max(1, int(np.ceil((high - low) / 5)))
+    exponents = range(int(np.ceil(low)), int(np.floor(high)) + 1, step)
+    axis.set_ticks([10.0**n for n in exponents], [_power(n) for n in exponents])
+    axis.set_minor_locator(NullLocator())
+
+
+def _power(exponent: int) -> str:
+    if 0 <= exponent <= 3:
+        return str(10**exponent)
+    return "10" + str(exponent).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+
+
+def legend(axes: Axes, **settings: Any) -> None:
+    """A legend in the style of the report."""
+    with mpl.rc_context(_STYLE):
+        axes.legend(**settings)
+
+
+def svg(canvas: Figure, words: str) -> str:
+    """The figure as an SVG element, described by ``words`` for those who cannot see it."""
+    buffer = io.StringIO()
+    serial = next(_serial)
+    with mpl.rc_context({**_STYLE, "svg.hashsalt": "sciffusion"}):
+        canvas.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :].replace(INK, "currentColor")
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r'\bid="', f'id="f{serial}-', text)
+    text = re.sub(r'(href="#|url\(#)', rf"\g<1>f{serial}-", text)
+    head, rest = text.split(">", 1)
+    head = re.sub(r' (width|height)="[^"]*"', "", head)
+    return f'{head} role="img" aria-label="{words}">{rest}'
