@@ -17,6 +17,7 @@ _ABOVE: dict[str, Any] = {
     "textcoords": "offset points",
     "ha": "center",
     "va": "bottom",
+    "color": INK,
     "fontsize": 8.5,
     "annotation_clip": False,
 }
