@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "sciffusion"
 # Leaves first: a room imports only what stands before it, or itself.
 ROOMS = (
-    *("errors", "boundary", "caches", "context", "noise", "operators", "registry"),
+    *("errors", "boundary", "caches", "context", "noise", "operators", "model_folder", "registry"),
     *("recipes", "yamltext", "settings", "config"),
     *("diffusion", "networks", "execution", "fields", "conditioners", "datasets", "evaluation", "stages"),
     *("emulator", "rollout", "training", "generation", "cli"),
@@ -32,6 +32,7 @@ ONLY = {
     "config": {"pydantic"},
     "context": {"torch"},
     "operators": {"torch", "numpy"},
+    "model_folder": {"torch", "safetensors"},
     "diffusion": {"torch", "numpy"},
     "networks": {"torch", "numpy"},
     "execution": {"torch", "numpy"},
