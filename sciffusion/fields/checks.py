@@ -1,6 +1,7 @@
 """What can be wrong with opened data, each found early and said in one line with its mend."""
 
 import difflib
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import product
 
@@ -22,7 +23,9 @@ __all__ = [
 ]
 
 SAMPLES = 8  # cases looked at before a field is called all-NaN
+WINDOW = 64  # cells per dim looked at first
 BLOCK = 4_000_000  # cells read at a time
+SECONDS = 20.0  # after which a field without a finite value is given up
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
@@ -118,17 +121,22 @@ def check_values(ds: xr.Dataset, where: str) -> None:
 
 
 def _blocks(field: xr.DataArray) -> Iterator[np.ndarray]:
-    """Up to SAMPLES cases of a field, the middle one first, each in blocks that fit in memory."""
-    grid = [
-        dim for dim in field.dims if role_of(field.to_dataset(name="_"), dim) in ("latitude", "longitude", "y", "x")
-    ]
-    grid = grid or list(field.dims[-2:])
+    """First small windows of up to SAMPLES cases, the middle one first; then whole cases in blocks that fit in memory."""
+    grid = list(field.dims[-2:])
     cases = [dim for dim in field.dims if dim not in grid]
-    for index in _spread([field.sizes[dim] for dim in cases]):
-        case = field.isel(dict(zip(cases, index, strict=True)))
+    chosen = [dict(zip(cases, index, strict=True)) for index in _spread([field.sizes[dim] for dim in cases])]
+    for index in chosen:
+        for corner in _spread([max(1, field.sizes[dim] - WINDOW) for dim in grid]):
+            window = {dim: slice(start, start + WINDOW) for dim, start in zip(grid, corner, strict=True)}
+            yield np.asarray(field.isel({**index, **window}).values)
+    deadline = time.monotonic() + SECONDS
+    for index in chosen:
+        case = field.isel(index)
         rows = max(1, BLOCK // max(1, case.size // case.shape[0])) if case.ndim else 1
-        for start in range(0, case.shape[0] if case.ndim else 1, rows):
-            yield np.asarray((case[start : start + rows] if case.ndim else case).values)
+        for start in range(0, case.shape[0] if case.ndim else 0, rows):
+            if time.monotonic() > deadline:
+                return
+            yield np.asarray(case[start : start + rows].values)
 
 
 def _spread(sizes: list[int]) -> list[tuple[int, ...]]:

@@ -1,0 +1,348 @@
+"""From surveyed data to an experiment: settings, a comment for each choice, and the findings to print."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from sciffusion.cli import decisions
+from sciffusion.errors import SciffusionError
+from sciffusion.fields.labels import is_time, label_text
+from sciffusion.fields.pairing import Consistency
+from sciffusion.fields.roles import find_axis, role_of, roles
+from sciffusion.fields.survey import Survey
+
+__all__ = ["CoarseFound", "Proposal", "StaticFound", "propose"]
+
+
+@dataclass(frozen=True)
+class CoarseFound:
+    """What is known of the coarse data: their source's settings, fields, factor, alignment and consistency."""
+
+    source: dict[str, Any]
+    variables: list[str]
+    factor: dict[str, float]
+    align: str
+    consistency: Consistency
+
+
+@dataclass(frozen=True)
+class StaticFound:
+    """Static fields: their source's settings and names."""
+
+    source: dict[str, Any]
+    variables: list[str]
+
+
+@dataclass
+class Proposal:
+    """Settings as plain data, comments by dotted path, and lines for the terminal."""
+
+    settings: dict[str, Any] = field(default_factory=dict)
+    comments: dict[str, str] = field(default_factory=dict)
+    findings: list[str] = field(default_factory=list)
+
+
+def propose(
+    fine: Survey,
+    source: dict[str, Any],
+    *,
+    coarse: CoarseFound | None = None,
+    static: StaticFound | None = None,
+    factor: float = 4,
+    spacing: dict[str, float] | None = None,
+    output: str = "run",
+) -> Proposal:
+    """Put an experiment together from what was found of the target (``fine``) and the conditions."""
+    made = Proposal()
+    variables = [name for name in fine.layout.fields if not fine.facts[name].constant]
+    if not variables:
+        names = ", ".join(fine.layout.fields)
+        raise SciffusionError(f"every field is constant in the samples looked at ({names})", "give --variables")
+    made.settings = {"version": 1, "recipe": "edm", "output": output}
+    if title := str(fine.ds.attrs.get("title", "")).strip():
+        made.settings["title"] = title[:80]
+    _target(made, fine, source, variables, spacing or {})
+    ranges = _split(made, fine)
+    window = _window(fine)
+    plan = _symmetries(fine, ranges, static is not None)
+    _conditions(made, fine, variables, coarse, static, factor, plan)
+    made.settings["split"] = made.settings.pop("split")  # after the conditions
+    _stage(made, fine, variables, coarse, window, ranges)
+    _train(made, fine, window, ranges, plan)
+    _describe(made, fine, coarse)
+    return made
+
+
+def _target(
+    made: Proposal, fine: Survey, source: dict[str, Any], names: Sequence[str], spacing: dict[str, float]
+) -> None:
+    layout = fine.layout
+    variables: dict[str, Any] = {}
+    for name in names:
+        fact = fine.facts[name]
+        variables[name], why = decisions.transform(fact)
+        odd = decisions.odd_along(name, fact.standard_name, _sides(fine), fine.geometry == "sphere")
+        if odd:
+            variables[name]["odd_along"] = odd
+        made.comments[f"target.variables.{name}"] = "; ".join(filter(None, [fact.units, why, _gaps(fact)]))
+    target: dict[str, Any] = {"source": source, "variables": variables, "dims": list(layout.dims)}
+    if layout.channel_dims:
+        target["channel_dims"] = list(layout.channel_dims)
+    if fine.geometry == "sphere":
+        target["geometry"] = "sphere"
+    if fine.periodic:
+        target["periodic"] = list(fine.periodic)
+        found = "closes the circle" if fine.geometry == "sphere" else "opposite edges fit together in the samples"
+        made.comments["target.periodic"] = found
+    bare = {dim: spacing.get(dim, 1.0) for dim in layout.dims if dim not in fine.ds.coords}
+    if bare:
+        target["spacing"] = bare
+        made.comments["target.spacing"] = "dims without coordinates" + (
+            "" if spacing else "; give --dx for real lengths"
+        )
+    made.settings["target"] = target
+
+
+def _gaps(fact: Any) -> str:
+    parts = [f"{fact.permanent:.0%} of the cells are always NaN (masked)"] if fact.permanent else []
+    return "; ".join(parts + ([f"{fact.occasional:.1%} sometimes NaN (gaps)"] if fact.occasional else []))
+
+
+def _sides(fine: Survey) -> dict[str, str]:
+    """Which grid dims point east, north and up."""
+    dims = fine.layout.dims
+    known = roles(fine.ds, dims)
+    sides = {"longitude": "east", "x": "east", "latitude": "north", "y": "north", "vertical": "up"}
+    found = {sides[role]: dim for dim, role in known.items() if role in sides}
+    if len(dims) == 3 and "up" not in found:
+        rest = [dim for dim in dims if dim not in found.values()]
+        found |= {"up": rest[0]} if len(rest) == 1 else {}
+    return found
+
+
+def _split(made: Proposal, fine: Survey) -> list[tuple[int, int]]:
+    """Split along time, else along the longest case dim; returns the ranges of positions."""
+    case = fine.layout.case_dims
+    time = find_axis(fine.ds, "time", case)
+    dim = time or max(case, key=lambda name: fine.ds.sizes[name], default=None)
+    count = fine.ds.sizes[dim] if dim else 1
+    ranges, why = decisions.split(count, gap=max(1, count // 50) if time else 0)
+    labels = _labels(fine.ds, dim)
+    entries = {
+        key: [[labels(first), labels(last)]]
+        for key, (first, last) in zip(
+            ("train", "validation", "test") if len(ranges) != 2 else ("train", "test"), ranges, strict=False
+        )
+    }
+    made.settings["split"] = {"dim": dim if count > 1 else None, **entries}
+    made.comments["split"] = why
+    return ranges
+
+
+def _labels(ds: xr.Dataset, dim: str | None) -> Any:
+    """Position -> label as the YAML writes it."""
+    if dim is None or dim not in ds.coords:
+        return lambda position: position
+    values = ds[dim].values
+
+    def label(position: int) -> str | int | float:
+        value = values[position]
+        if is_time(values):
+            return label_text(value)
+        return value.item() if values.dtype.kind in "iuf" else str(value)
+
+    return label
+
+
+def _window(fine: Survey) -> tuple[int, ...]:
+    """The training window: the grid, or the crop."""
+    cropped = decisions.crop(fine.shape, fine.layout.dims)
+    return tuple(cropped.get(dim, size) for dim, size in zip(fine.layout.dims, fine.shape, strict=True))
+
+
+def _symmetries(fine: Survey, ranges: list[tuple[int, int]], static: bool) -> dict[str, Any]:
+    """Clocks, rolls and mirrors. A mirrored year is another season, so mirrors go without a day of the year."""
+    dims, few = fine.layout.dims, _train_count(fine, ranges) < 1000
+    step, span = _time_step(fine)
+    clocks = decisions.calendar(step, span, fine.geometry == "sphere")
+    world = fine.geometry == "sphere" and bool(fine.periodic)
+    roll = list(fine.periodic) if few and not (fine.masked and not world) else []
+    mirror = (
+        [dim for dim in dims if _symmetric_latitude(fine.ds, dim)]
+        if world and few and "day_of_year" not in clocks
+        else []
+    )
+    return {"clocks": clocks, "roll": roll, "mirror": mirror, "world": world}
+
+
+def _train_count(fine: Survey, ranges: list[tuple[int, int]]) -> int:
+    """Training cases, over all case dims."""
+    first, last = ranges[0]
+    sizes = [fine.ds.sizes[dim] for dim in fine.layout.case_dims]
+    longest = find_axis(fine.ds, "time", fine.layout.case_dims)
+    split = fine.ds.sizes[longest] if longest else max(sizes, default=1)
+    return (last - first + 1) * int(np.prod(sizes, dtype=np.int64)) // max(1, split)
+
+
+def _time_step(fine: Survey) -> tuple[float, float]:
+    """Typical step in hours and span in days of the time axis; zeros without one."""
+    dim = find_axis(fine.ds, "time", fine.layout.case_dims)
+    if dim is None or dim not in fine.ds.coords or not is_time(fine.ds[dim].values) or fine.ds.sizes[dim] < 2:
+        return 0.0, 0.0
+    values = fine.ds[dim].values
+    seconds = [_seconds(values[i + 1] - values[i]) for i in range(min(values.size - 1, 100))]
+    return float(np.median(seconds)) / 3600, _seconds(values[-1] - values[0]) / 86400
+
+
+def _seconds(difference: Any) -> float:
+    if isinstance(difference, np.timedelta64):
+        return float(difference / np.timedelta64(1, "s"))
+    return float(difference.total_seconds())
+
+
+def _symmetric_latitude(ds: xr.Dataset, dim: str) -> bool:
+    if dim not in ds.coords or role_of(ds, dim) != "latitude":
+        return False
+    values = ds[dim].values
+    return bool(np.allclose(values, -values[::-1], atol=1e-3 * abs(float(values[1] - values[0]))))
+
+
+def _conditions(
+    made: Proposal,
+    fine: Survey,
+    variables: list[str],
+    coarse: CoarseFound | None,
+    static: StaticFound | None,
+    factor: float,
+    plan: dict[str, Any],
+) -> None:
+    conditions: dict[str, Any] = {}
+    if coarse is None:
+        conditions["coarse"] = {"kind": "coarse", "variables": variables, "factor": factor}
+        made.comments["conditions.coarse"] = "no coarse files given: the target's own conservative coarsening"
+    else:
+        entry = {"kind": "coarse", "source": coarse.source, "variables": coarse.variables}
+        conditions["coarse"] = entry | ({"align": coarse.align} if coarse.align != "exact" else {})
+        ratio = ", ".join(f"{value:g} along {dim}" for dim, value in coarse.factor.items())
+        made.comments["conditions.coarse"] = f"coarser by {ratio}"
+    if static is not None:
+        conditions["static"] = {"kind": "static", "source": static.source, "variables": static.variables}
+    cropped = bool(decisions.crop(fine.shape, fine.layout.dims))
+    if fine.geometry == "sphere":
+        conditions["position"] = {"kind": "position", "features": ["latitude"]}
+    elif cropped and not set(fine.layout.dims) <= set(fine.periodic):
+        conditions["position"] = {"kind": "position", "features": ["fourier"]}
+        made.comments["conditions.position"] = "tells a training window where it lies"
+    if plan["clocks"]:
+        dim = find_axis(fine.ds, "time", fine.layout.case_dims)
+        conditions["calendar"] = {"kind": "calendar", "features": plan["clocks"]} | (
+            {"dim": dim} if dim != "time" else {}
+        )
+    made.settings["conditions"] = conditions
+
+
+def _stage(
+    made: Proposal,
+    fine: Survey,
+    variables: list[str],
+    coarse: CoarseFound | None,
+    window: tuple[int, ...],
+    ranges: list[tuple[int, int]],
+) -> None:
+    network, why = decisions.network(window, _train_count(fine, ranges))
+    covered = coarse is None or set(variables) <= set(coarse.variables)
+    constraint, reason = _constraint(made, coarse, covered)
+    stage = {
+        "name": "denoiser",
+        "baseline": "coarse" if covered else None,
+        "constraint": constraint,
+        "network": network,
+    }
+    made.settings["stages"] = [stage]
+    made.comments["stages.0.baseline"] = (
+        "the interpolated coarse field is subtracted" if covered else "the coarse data lack some target variables"
+    )
+    made.comments["stages.0.constraint"] = reason
+    made.comments["stages.0.network"] = why
+
+
+def _constraint(made: Proposal, coarse: CoarseFound | None, covered: bool) -> tuple[str | None, str]:
+    """Members reproduce the coarse field only where coarse = C(fine) was verified and every transform is affine."""
+    curved = [name for name, entry in made.settings["target"]["variables"].items() if "transform" in entry]
+    if coarse is not None and not coarse.consistency.exact:
+        worst = max(coarse.consistency.difference.values(), default=float("nan"))
+        return None, f"coarse is not C(fine): they differ by up to {worst:.2g} sd, which members should not inherit"
+    if not covered:
+        return None, "the coarse data lack some target variables"
+    if curved:
+        return None, f"{', '.join(curved)}: not affine, cannot be projected"
+    checked = "by construction" if coarse is None else f"verified on {coarse.consistency.cases} cases"
+    return "coarse", f"coarse = C(fine) {checked}: every member reproduces it"
+
+
+def _train(
+    made: Proposal, fine: Survey, window: tuple[int, ...], ranges: list[tuple[int, int]], plan: dict[str, Any]
+) -> None:
+    count = _train_count(fine, ranges)
+    augmented = bool(plan["roll"] or plan["mirror"])
+    train: dict[str, Any] = dict(decisions.training(window, count, augmented))
+    cropped = decisions.crop(fine.shape, fine.layout.dims)
+    if cropped:
+        train["crop"] = cropped
+        made.comments["train.crop"] = f"random windows of the {' x '.join(map(str, fine.shape))} grid, read lazily"
+    if augmented:
+        train["augment"] = {key: plan[key] for key in ("roll", "mirror") if plan[key]}
+        kind = "mirrored at the equator the dynamics are the same" if plan["mirror"] else "shifts along periodic dims"
+        made.comments["train.augment"] = f"{kind}; remove what your physics does not share"
+    made.settings["train"] = train
+    made.comments["train.steps"] = "on a CPU try --set train.steps=200 first"
+
+
+def _describe(made: Proposal, fine: Survey, coarse: CoarseFound | None) -> None:
+    """Lines for the terminal."""
+    layout, ds = fine.layout, fine.ds
+    sizes = " x ".join(f"{dim} {ds.sizes[dim]}" for dim in layout.dims)
+    kind = {"sphere": "latitude-longitude", "plane": "plane"}[fine.geometry]
+    made.findings.append(
+        f"grid       {sizes} ({kind}{', periodic ' + ', '.join(fine.periodic) if fine.periodic else ''})"
+    )
+    made.findings.append("cases      " + (", ".join(_extent(ds, dim) for dim in layout.case_dims) or "one"))
+    if layout.channel_dims:
+        made.findings.append("channels   " + ", ".join(_extent(ds, dim) for dim in layout.channel_dims))
+    for name in made.settings["target"]["variables"]:
+        fact = fine.facts[name]
+        note = made.comments.get(f"target.variables.{name}", "").removeprefix(fact.units).lstrip("; ")
+        chosen = ", ".join(f"{key} {value}" for key, value in made.settings["target"]["variables"][name].items())
+        text = f"{name:<10} {fact.minimum:.4g} to {fact.maximum:.4g} {fact.units}"
+        made.findings.append("; ".join(filter(None, [text, note, chosen])))
+    if coarse is not None:
+        made.findings += _coarse_lines(coarse)
+    for name in fine.layout.fields:
+        if name not in made.settings["target"]["variables"]:
+            made.findings.append(f"left out   {name}: constant in the samples")
+    made.findings += [f"left out   {name}: {why}" for name, why in layout.left_out.items()]
+
+
+def _coarse_lines(coarse: CoarseFound) -> list[str]:
+    check = coarse.consistency
+    lines = [f"coarse     {', '.join(coarse.variables)}; {', '.join(f'{d} / {f:g}' for d, f in coarse.factor.items())}"]
+    if check.correlation and min(check.correlation.values()) < 0.5:
+        worst = min(check.correlation, key=lambda name: check.correlation[name])
+        lines.append(
+            f"WARNING    coarse {worst} hardly follows the target (correlation {check.correlation[worst]:.2f}): pairs of a"
+            " free-running model do not belong together, see the how-to on independent coarse models"
+        )
+    elif check.difference:
+        differs = ", ".join(f"{name} {value:.1g}" for name, value in check.difference.items())
+        lines.append(f"           {'equals' if check.exact else 'is not'} C(fine); difference in sd: {differs}")
+    return lines
+
+
+def _extent(ds: xr.Dataset, dim: str) -> str:
+    if dim not in ds.coords:
+        return f"{dim} {ds.sizes[dim]}"
+    values = ds[dim].values
+    return f"{dim} {ds.sizes[dim]} ({label_text(values[0])} to {label_text(values[-1])})"
