@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sciffusion.errors import SciffusionError
 
 if TYPE_CHECKING:
-    from sciffusion.cli.proposal import CoarseFound, StaticFound
+    from sciffusion.cli.findings import CoarseFound, StaticFound
     from sciffusion.fields.survey import Survey
 
 __all__ = ["EXAMPLE", "HELP", "add_arguments", "run"]
@@ -98,7 +98,7 @@ def _compose(args: argparse.Namespace, path: Path) -> tuple[str, list[str]]:
 
 def _coarse(args: argparse.Namespace, fine: "Survey", spacing: dict[str, float], path: Path) -> "CoarseFound":
     """Open the coarse files under the target's names and compare them with the target."""
-    from sciffusion.cli.proposal import CoarseFound
+    from sciffusion.cli.findings import CoarseFound
     from sciffusion.config import Source
     from sciffusion.fields.open import check_overlap, open_source
     from sciffusion.fields.pairing import alignment, consistency, factors, matching_names
@@ -126,7 +126,7 @@ def _coarse(args: argparse.Namespace, fine: "Survey", spacing: dict[str, float],
 
 def _static(args: argparse.Namespace, fine: "Survey", source: dict[str, Any], path: Path) -> "StaticFound | None":
     """Static fields of their own files, or those that the target's files hold beside the fields."""
-    from sciffusion.cli.proposal import StaticFound
+    from sciffusion.cli.findings import StaticFound
     from sciffusion.config import Source
     from sciffusion.fields.open import open_source
     from sciffusion.fields.pairing import matching_names
@@ -142,11 +142,11 @@ def _static(args: argparse.Namespace, fine: "Survey", source: dict[str, Any], pa
             f"the static fields {', '.join(layout.fields)} vary along {', '.join(layout.case_dims)}",
             "give fields without time, or select one entry under conditions.static.source.select",
         )
-    check_region(fine, ds)
+    _check_region(fine, ds)
     return StaticFound(_source(args.static, path) | ({"rename": rename} if rename else {}), list(layout.fields))
 
 
-def check_region(fine: "Survey", ds: Any) -> None:
+def _check_region(fine: "Survey", ds: Any) -> None:
     """Refuse static fields of another region."""
     from sciffusion.fields.open import check_overlap
 

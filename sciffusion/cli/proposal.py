@@ -8,32 +8,13 @@ import numpy as np
 import xarray as xr
 
 from sciffusion.cli import decisions
+from sciffusion.cli.findings import CoarseFound, StaticFound, describe
 from sciffusion.errors import SciffusionError
 from sciffusion.fields.labels import is_time, label_text
-from sciffusion.fields.pairing import Consistency
 from sciffusion.fields.roles import find_axis, role_of, roles
 from sciffusion.fields.survey import Survey
 
-__all__ = ["CoarseFound", "Proposal", "StaticFound", "propose"]
-
-
-@dataclass(frozen=True)
-class CoarseFound:
-    """What is known of the coarse data: their source's settings, fields, factor, alignment and consistency."""
-
-    source: dict[str, Any]
-    variables: list[str]
-    factor: dict[str, float]
-    align: str
-    consistency: Consistency
-
-
-@dataclass(frozen=True)
-class StaticFound:
-    """Static fields: their source's settings and names."""
-
-    source: dict[str, Any]
-    variables: list[str]
+__all__ = ["Proposal", "propose"]
 
 
 @dataclass
@@ -72,7 +53,7 @@ def propose(
     made.settings["split"] = made.settings.pop("split")  # after the conditions
     _stage(made, fine, variables, coarse, window, ranges)
     _train(made, fine, window, ranges, plan)
-    _describe(made, fine, coarse)
+    made.findings = describe(made.settings, made.comments, fine, coarse)
     return made
 
 
@@ -147,11 +128,14 @@ def _labels(ds: xr.Dataset, dim: str | None) -> Any:
     if dim is None or dim not in ds.coords:
         return lambda position: position
     values = ds[dim].values
+    # A bare date means the whole day, so midnight is written out where the data are finer than daily.
+    daily = is_time(values) and all("T" not in label_text(value) for value in values[:100])
 
     def label(position: int) -> str | int | float:
         value = values[position]
         if is_time(values):
-            return label_text(value)
+            text = label_text(value)
+            return text if daily or "T" in text else f"{text}T00:00"
         return value.item() if values.dtype.kind in "iuf" else str(value)
 
     return label
@@ -253,7 +237,7 @@ def _stage(
     ranges: list[tuple[int, int]],
 ) -> None:
     network, why = decisions.network(window, _train_count(fine, ranges))
-    covered = coarse is None or set(variables) <= set(coarse.variables)
+    covered = [name for name in variables if coarse is None or name in coarse.variables]
     constraint, reason = _constraint(made, coarse, covered)
     stage = {
         "name": "denoiser",
@@ -262,25 +246,29 @@ def _stage(
         "network": network,
     }
     made.settings["stages"] = [stage]
+    rest = [name for name in variables if name not in covered]
     made.comments["stages.0.baseline"] = (
-        "the interpolated coarse field is subtracted" if covered else "the coarse data lack some target variables"
+        "the interpolated coarse field is subtracted" + (f" (there is none of {', '.join(rest)})" if rest else "")
+        if covered
+        else "the coarse data have none of the target variables"
     )
     made.comments["stages.0.constraint"] = reason
     made.comments["stages.0.network"] = why
 
 
-def _constraint(made: Proposal, coarse: CoarseFound | None, covered: bool) -> tuple[str | None, str]:
-    """Members reproduce the coarse field only where coarse = C(fine) was verified and every transform is affine."""
-    curved = [name for name, entry in made.settings["target"]["variables"].items() if "transform" in entry]
+def _constraint(made: Proposal, coarse: CoarseFound | None, covered: list[str]) -> tuple[str | None, str]:
+    """Members reproduce the coarse field only where coarse = C(fine) was verified and the transform is affine."""
+    if not covered:
+        return None, "the coarse data have none of the target variables"
     if coarse is not None and not coarse.consistency.exact:
         worst = max(coarse.consistency.difference.values(), default=float("nan"))
         return None, f"coarse is not C(fine): they differ by up to {worst:.2g} sd, which members should not inherit"
-    if not covered:
-        return None, "the coarse data lack some target variables"
-    if curved:
+    curved = [name for name in covered if "transform" in made.settings["target"]["variables"][name]]
+    if len(curved) == len(covered):
         return None, f"{', '.join(curved)}: not affine, cannot be projected"
     checked = "by construction" if coarse is None else f"verified on {coarse.consistency.cases} cases"
-    return "coarse", f"coarse = C(fine) {checked}: every member reproduces it"
+    but = f" (but {', '.join(curved)}: not affine)" if curved else ""
+    return "coarse", f"coarse = C(fine) {checked}: members reproduce it{but}"
 
 
 def _train(
@@ -299,50 +287,3 @@ def _train(
         made.comments["train.augment"] = f"{kind}; remove what your physics does not share"
     made.settings["train"] = train
     made.comments["train.steps"] = "on a CPU try --set train.steps=200 first"
-
-
-def _describe(made: Proposal, fine: Survey, coarse: CoarseFound | None) -> None:
-    """Lines for the terminal."""
-    layout, ds = fine.layout, fine.ds
-    sizes = " x ".join(f"{dim} {ds.sizes[dim]}" for dim in layout.dims)
-    kind = {"sphere": "latitude-longitude", "plane": "plane"}[fine.geometry]
-    made.findings.append(
-        f"grid       {sizes} ({kind}{', periodic ' + ', '.join(fine.periodic) if fine.periodic else ''})"
-    )
-    made.findings.append("cases      " + (", ".join(_extent(ds, dim) for dim in layout.case_dims) or "one"))
-    if layout.channel_dims:
-        made.findings.append("channels   " + ", ".join(_extent(ds, dim) for dim in layout.channel_dims))
-    for name in made.settings["target"]["variables"]:
-        fact = fine.facts[name]
-        note = made.comments.get(f"target.variables.{name}", "").removeprefix(fact.units).lstrip("; ")
-        chosen = ", ".join(f"{key} {value}" for key, value in made.settings["target"]["variables"][name].items())
-        text = f"{name:<10} {fact.minimum:.4g} to {fact.maximum:.4g} {fact.units}"
-        made.findings.append("; ".join(filter(None, [text, note, chosen])))
-    if coarse is not None:
-        made.findings += _coarse_lines(coarse)
-    for name in fine.layout.fields:
-        if name not in made.settings["target"]["variables"]:
-            made.findings.append(f"left out   {name}: constant in the samples")
-    made.findings += [f"left out   {name}: {why}" for name, why in layout.left_out.items()]
-
-
-def _coarse_lines(coarse: CoarseFound) -> list[str]:
-    check = coarse.consistency
-    lines = [f"coarse     {', '.join(coarse.variables)}; {', '.join(f'{d} / {f:g}' for d, f in coarse.factor.items())}"]
-    if check.correlation and min(check.correlation.values()) < 0.5:
-        worst = min(check.correlation, key=lambda name: check.correlation[name])
-        lines.append(
-            f"WARNING    coarse {worst} hardly follows the target (correlation {check.correlation[worst]:.2f}): pairs of a"
-            " free-running model do not belong together, see the how-to on independent coarse models"
-        )
-    elif check.difference:
-        differs = ", ".join(f"{name} {value:.1g}" for name, value in check.difference.items())
-        lines.append(f"           {'equals' if check.exact else 'is not'} C(fine); difference in sd: {differs}")
-    return lines
-
-
-def _extent(ds: xr.Dataset, dim: str) -> str:
-    if dim not in ds.coords:
-        return f"{dim} {ds.sizes[dim]}"
-    values = ds[dim].values
-    return f"{dim} {ds.sizes[dim]} ({label_text(values[0])} to {label_text(values[-1])})"

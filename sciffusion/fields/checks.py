@@ -71,10 +71,13 @@ def check_coordinates(ds: xr.Dataset, dims: Sequence[str] | None, where: str) ->
         values = ds[dim].values
         if np.issubdtype(values.dtype, np.floating) and not np.isfinite(values).all():
             raise SciffusionError(f"{where}: coordinate {dim!r} contains NaN", "correct the coordinate in the file")
+        rising = values[1:] > values[:-1] if values.dtype.kind in "iufMO" else np.array([True, False])
+        if rising.all() or (not rising.any() and not (values[1:] == values[:-1]).any()):
+            continue
         _check_unique(values, dim, where)
         ordered = is_time(values) or dim in (dims or ()) or role_of(ds, dim) in ("latitude", "longitude", "y", "x")
         if ordered and values.dtype.kind in "iufMO":
-            _check_monotonic(values, dim, where)
+            _refuse_unsorted(values, rising, dim, where)
 
 
 def _check_unique(values: np.ndarray, dim: str, where: str) -> None:
@@ -88,10 +91,7 @@ def _check_unique(values: np.ndarray, dim: str, where: str) -> None:
         )
 
 
-def _check_monotonic(values: np.ndarray, dim: str, where: str) -> None:
-    rising = values[1:] > values[:-1]
-    if rising.all() or not rising.any():
-        return
+def _refuse_unsorted(values: np.ndarray, rising: np.ndarray, dim: str, where: str) -> None:
     turn = int(np.flatnonzero(rising != rising[0])[0]) + 1
     raise SciffusionError(
         f"{where}: coordinate {dim!r} is not monotonic: {label_text(values[turn])} is followed by"
@@ -121,7 +121,7 @@ def check_values(ds: xr.Dataset, where: str) -> None:
 
 
 def _blocks(field: xr.DataArray) -> Iterator[np.ndarray]:
-    """First small windows of up to SAMPLES cases, the middle one first; then whole cases in blocks that fit in memory."""
+    """First small windows of up to SAMPLES cases, the middle one first; then whole cases in blocks that fit memory."""
     grid = list(field.dims[-2:])
     cases = [dim for dim in field.dims if dim not in grid]
     chosen = [dict(zip(cases, index, strict=True)) for index in _spread([field.sizes[dim] for dim in cases])]
@@ -199,23 +199,23 @@ def _check_times(fine: xr.Dataset, coarse: xr.Dataset, align: str, name: str) ->
     if one is None or two is None or one not in fine.coords or two not in coarse.coords:
         return
     times, others = _iso_times(fine[one].values), _iso_times(coarse[two].values)
-    ranges = f"{others.min()} to {others.max()} against {times.min()} to {times.max()}"
-    if others.max() < times.min() or times.max() < others.min():
+    ranges = f"{min(others)} to {max(others)} against {min(times)} to {max(times)}"
+    if max(others) < min(times) or max(times) < min(others):
         raise SciffusionError(
             f"{name} and the target do not overlap in time: {ranges}",
             "give files of the same period; a free-running model needs paired (for example bias-corrected) data",
         )
-    if align == "exact" and not np.isin(times, others).any():
+    if align == "exact" and set(times).isdisjoint(others):
         raise SciffusionError(
             f"{name} and the target have no time in common, though their periods overlap: {ranges}",
             f"set conditions.{name}.align to 'previous' or 'interpolate', or shift the time stamps",
         )
 
 
-def _iso_times(values: np.ndarray) -> np.ndarray:
+def _iso_times(values: np.ndarray) -> list[str]:
     if np.issubdtype(values.dtype, np.datetime64):
-        return np.datetime_as_string(values, unit="s")
-    return np.array([value.isoformat()[:19] if hasattr(value, "isoformat") else str(value) for value in values])
+        return [str(text) for text in np.datetime_as_string(values, unit="s")]
+    return [value.isoformat()[:19] if hasattr(value, "isoformat") else str(value) for value in values]
 
 
 def _counterpart(fine: xr.Dataset, coarse: xr.Dataset, dim: str) -> str | None:

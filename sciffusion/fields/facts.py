@@ -12,7 +12,7 @@ __all__ = ["FieldFacts", "facts_of", "wraps_like_its_interior"]
 class FieldFacts:
     """Facts of one field, from samples (sample, *window).
 
-    ``zeros``: share of values that are zero or next to it; ``typical``: median of the others, in the field's units;
+    ``zeros``: share of values that are zero or next to it; ``typical``: mean of the others, in the field's units;
     ``permanent`` and ``occasional``: share of cells that are NaN always and sometimes.
     """
 
@@ -57,7 +57,7 @@ def facts_of(array: xr.DataArray, samples: np.ndarray) -> FieldFacts:
         maximum=float(x.max()),
         skewness=float(np.mean(((x - mean) / sd) ** 3)) if sd > 0 else 0.0,
         zeros=float(small.mean()),
-        typical=float(np.median(x[~small])) if not small.all() else 1.0,
+        typical=float(np.mean(x[~small])) if not small.all() else 1.0,
         permanent=float(always.mean()),
         occasional=float((missing.any(axis=0) & ~always).mean()),
     )

@@ -3,6 +3,7 @@
 import difflib
 import glob
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,9 @@ def open_path(path: str) -> xr.Dataset:
     options: dict[str, Any] = {"decode_timedelta": False, "chunks": None}
     try:
         if _is_zarr(path):
-            return xr.open_dataset(path, engine="zarr", **options)
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message="Failed to open Zarr store with consolidated")
+                return xr.open_dataset(path, engine="zarr", **options)
         _check_magic(path)
         _check_size(path)
         return xr.open_dataset(path, engine="netcdf4", **options)

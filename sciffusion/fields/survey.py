@@ -12,8 +12,8 @@ import numpy as np
 import xarray as xr
 
 from sciffusion.errors import SciffusionError
-from sciffusion.fields.roles import HORIZONTAL, geometry_of, role_of, roles, wraps_around
 from sciffusion.fields.facts import FieldFacts, facts_of, wraps_like_its_interior
+from sciffusion.fields.roles import HORIZONTAL, geometry_of, role_of, roles, wraps_around
 
 __all__ = ["Layout", "Survey", "central_window", "layout_of", "sample_indices", "survey"]
 

@@ -1,0 +1,290 @@
+"""`sciffusion init` on data sets unlike each other: the right decisions, in a YAML that loads and validates."""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import xarray as xr
+import yaml
+
+from sciffusion.cli import init
+from sciffusion.config import load_experiment
+from sciffusion.errors import SciffusionError
+from sciffusion.fields.coarsen import conservative
+from sciffusion.fields.grid import Grid
+from sciffusion.fields.labels import positions
+from tests.init_data import boxes, globe, projected, realizations, two_terabytes
+
+
+def run_init(folder, *arguments):
+    """Run the command on a YAML in ``folder``; returns the experiment and the YAML's text."""
+    parser = argparse.ArgumentParser()
+    init.add_arguments(parser)
+    path = folder / "experiment.yaml"
+    assert init.run(parser.parse_args([*map(str, arguments), "-o", str(path)])) == 0
+    return load_experiment(path), path.read_text()
+
+
+def coarsened(ds, names, dims, geometry, periodic, factor):
+    """C(fine) as a file's dataset."""
+    grid = Grid.from_dataset(ds, dims, geometry, periodic)
+    coarse = grid.coarsened(dict.fromkeys(dims, factor))
+    mapping = conservative(grid, coarse)
+    others = [dim for dim in ds[names[0]].dims if dim not in dims]
+    fields = {
+        name: ((*others, *dims), mapping.masked(ds[name].transpose(*others, *dims).values), ds[name].attrs)
+        for name in names
+    }
+    coords = {**{dim: ds[dim] for dim in others}, **coarse.coords_dataset().coords}
+    return xr.Dataset(fields, coords)
+
+
+def test_a_global_grid_with_precipitation(tmp_path, capsys):
+    globe().to_zarr(tmp_path / "fine.zarr")
+    experiment, text = run_init(tmp_path, "--target", tmp_path / "fine.zarr")
+    target = experiment.target
+    assert (target.dims, target.geometry, target.periodic) == (["lat", "lon"], "sphere", ["lon"])
+    assert set(target.variables) == {"uas", "vas", "pr"}
+    assert target.variables["pr"].transform == "log1p"
+    assert 1e-6 < target.variables["pr"].scale < 1e-3
+    assert target.variables["uas"].odd_along == []
+    assert target.variables["vas"].odd_along == ["lat"]
+    assert experiment.conditions["coarse"].source is None
+    assert experiment.conditions["coarse"].factor == 4
+    assert experiment.conditions["static"].variables == ["orog"]
+    assert experiment.conditions["position"].features == ["latitude"]
+    assert experiment.conditions["calendar"].features == ["local_solar_time"]
+    assert experiment.train.augment.roll == ["lon"]
+    assert experiment.train.augment.mirror == ["lat"]
+    assert (experiment.stages[0].baseline, experiment.stages[0].constraint) == ("coarse", "coarse")
+    assert "zeros" in text
+    assert "time_bnds: cell bounds" in capsys.readouterr().out
+
+
+def test_splits_do_not_touch_and_cover_time_in_order(tmp_path):
+    ds = globe()
+    ds.to_netcdf(tmp_path / "fine.nc")
+    split = run_init(tmp_path, "--target", tmp_path / "fine.nc")[0].split
+    train, validation, test = (
+        np.concatenate([positions(ds, split.dim, *limits) for limits in getattr(split, name)])
+        for name in ("train", "validation", "test")
+    )
+    assert train[0] == 0
+    assert test[-1] == ds.sizes["time"] - 1
+    assert validation[0] - train[-1] > 1
+    assert test[0] - validation[-1] > 1
+    assert len(train) > len(test) > len(validation) >= 2
+
+
+def test_a_projected_grid_with_a_land_mask_and_a_noleap_calendar(tmp_path, capsys):
+    projected().to_netcdf(tmp_path / "sea.nc")
+    experiment, text = run_init(tmp_path, "--target", tmp_path / "sea.nc")
+    target = experiment.target
+    assert (target.dims, target.geometry, target.periodic) == (["y", "x"], "plane", [])
+    assert list(target.variables) == ["sst"]
+    assert "always NaN" in text
+    assert "sometimes NaN" in text
+    assert experiment.split.train[0][0] == "1990-01-01"
+    augment = experiment.train.augment
+    assert (augment.roll, augment.mirror) == ([], [])
+    assert "calendar" not in experiment.conditions
+    assert "noleap" not in capsys.readouterr().err
+
+
+def test_a_periodic_box_in_several_files_without_time_or_coordinates(tmp_path):
+    pattern = boxes(tmp_path)
+    experiment, _ = run_init(tmp_path, "--target", pattern, "--dx", "0.5")
+    target = experiment.target
+    assert target.dims == ["z", "y", "x"]
+    assert target.periodic == ["z", "y", "x"]
+    assert target.spacing == {"z": 0.5, "y": 0.5, "x": 0.5}
+    assert {name: v.odd_along for name, v in target.variables.items()} == {"u": ["x"], "v": ["y"], "w": ["z"]}
+    assert experiment.split.dim == "sample"
+    assert experiment.split.train == [(0, 7)]
+    assert experiment.train.augment.roll == ["z", "y", "x"]
+    assert "position" not in experiment.conditions
+
+
+def test_realizations_times_and_levels(tmp_path, capsys):
+    realizations().to_netcdf(tmp_path / "ensemble.nc")
+    experiment, _ = run_init(tmp_path, "--target", tmp_path / "ensemble.nc")
+    assert experiment.target.dims == ["latitude", "longitude"]
+    assert experiment.target.channel_dims == ["plev"]
+    assert (experiment.target.geometry, experiment.target.periodic) == ("sphere", [])
+    assert experiment.split.dim == "time"
+    out = capsys.readouterr().out
+    assert "realization 3" in out
+    assert "time 20 (2000-01-01 to 2000-01-20)" in out
+    assert experiment.train.augment.mirror == []
+
+
+@pytest.mark.parametrize("chunks", [(1, 512, 512), (500, 64, 64)])
+def test_two_terabytes_are_looked_at_in_seconds(tmp_path, chunks):
+    path = two_terabytes(tmp_path / "huge.zarr", chunks)
+    start = time.perf_counter()
+    experiment, text = run_init(tmp_path, "--target", path)
+    assert time.perf_counter() - start < 30
+    assert experiment.train.crop == {"y": 256, "x": 256}
+    assert experiment.conditions["position"].features == ["fourier"]
+    assert experiment.conditions["calendar"].features == ["time_of_day", "day_of_year"]
+    assert experiment.train.augment.roll == []
+    assert "random windows of the 2048 x 2560 grid" in text
+
+
+def test_a_coarse_file_that_is_the_coarsened_target_constrains(tmp_path):
+    ds = globe()[["uas", "vas"]]
+    ds.to_zarr(tmp_path / "fine.zarr")
+    coarse = coarsened(ds, ["uas", "vas"], ["lat", "lon"], "sphere", ["lon"], 4)
+    coarse.rename(lat="latitude", lon="longitude", uas="UAS").to_netcdf(tmp_path / "coarse.nc")
+    experiment, text = run_init(tmp_path, "--target", tmp_path / "fine.zarr", "--coarse", tmp_path / "coarse.nc")
+    condition = experiment.conditions["coarse"]
+    assert condition.source.rename == {"latitude": "lat", "longitude": "lon", "UAS": "uas"}
+    assert condition.variables == ["uas", "vas"]
+    assert experiment.stages[0].constraint == "coarse"
+    assert "verified on 4 cases" in text
+    assert "coarser by 4 along lat, 4 along lon" in text
+
+
+def test_a_biased_coarse_file_does_not_constrain(tmp_path, capsys):
+    ds = globe()[["uas", "vas"]]
+    ds.to_zarr(tmp_path / "fine.zarr")
+    coarse = coarsened(ds, ["uas", "vas"], ["lat", "lon"], "sphere", ["lon"], 3)
+    (coarse * 0.9 + 0.5).to_netcdf(tmp_path / "coarse.nc")
+    experiment, text = run_init(tmp_path, "--target", tmp_path / "fine.zarr", "--coarse", tmp_path / "coarse.nc")
+    assert experiment.stages[0].constraint is None
+    assert experiment.stages[0].baseline == "coarse"
+    assert "coarse is not C(fine)" in text
+    assert "WARNING" not in capsys.readouterr().out
+
+
+def test_an_unpaired_coarse_file_is_warned_of(tmp_path, capsys):
+    globe(seed=0)[["uas"]].to_zarr(tmp_path / "fine.zarr")
+    other = coarsened(globe(seed=9)[["uas"]], ["uas"], ["lat", "lon"], "sphere", ["lon"], 4)
+    other.to_netcdf(tmp_path / "coarse.nc")
+    run_init(tmp_path, "--target", tmp_path / "fine.zarr", "--coarse", tmp_path / "coarse.nc")
+    assert "WARNING    coarse uas hardly follows the target" in capsys.readouterr().out
+
+
+def test_masked_coarse_data_of_a_larger_region_are_compared_where_both_are(tmp_path):
+    ds = projected()[["sst"]]
+    coarse = coarsened(ds, ["sst"], ["y", "x"], "plane", [], 4)
+    ds.isel(y=slice(8, 32), x=slice(8, 40)).to_netcdf(tmp_path / "fine.nc")
+    coarse.to_netcdf(tmp_path / "coarse.nc")
+    experiment, _ = run_init(tmp_path, "--target", tmp_path / "fine.nc", "--coarse", tmp_path / "coarse.nc")
+    assert experiment.stages[0].constraint == "coarse"
+
+
+def test_sparser_coarse_times_are_aligned_to_the_previous(tmp_path):
+    ds = globe(times=24)[["uas"]]
+    ds.to_zarr(tmp_path / "fine.zarr")
+    coarse = coarsened(ds, ["uas"], ["lat", "lon"], "sphere", ["lon"], 4)
+    coarse.isel(time=slice(0, None, 4)).to_netcdf(tmp_path / "coarse.nc")
+    experiment, _ = run_init(tmp_path, "--target", tmp_path / "fine.zarr", "--coarse", tmp_path / "coarse.nc")
+    assert experiment.conditions["coarse"].align == "previous"
+
+
+def test_static_files_are_named_like_the_target(tmp_path):
+    ds = globe()
+    ds[["uas"]].to_zarr(tmp_path / "fine.zarr")
+    ds[["orog"]].rename(lat="latitude", lon="longitude").to_netcdf(tmp_path / "static.nc")
+    experiment, _ = run_init(tmp_path, "--target", tmp_path / "fine.zarr", "--static", tmp_path / "static.nc")
+    static = experiment.conditions["static"]
+    assert static.variables == ["orog"]
+    assert static.source.rename == {"latitude": "lat", "longitude": "lon"}
+
+
+def test_one_field_alone_is_one_case(tmp_path):
+    globe()[["orog"]].to_netcdf(tmp_path / "one.nc")
+    experiment, text = run_init(tmp_path, "--target", tmp_path / "one.nc")
+    assert experiment.split.dim is None
+    assert "IN-SAMPLE" in text
+
+
+def test_paths_given_relative_stay_relative(tmp_path, monkeypatch):
+    globe(times=8).to_netcdf(tmp_path / "fine.nc")
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path)
+    _, text = run_init(tmp_path / "work", "--target", "fine.nc", "--variables", "vas,uas")
+    written = yaml.safe_load(text)
+    assert written["target"]["source"]["paths"] == [os.path.join("..", "fine.nc")]
+    assert list(written["target"]["variables"]) == ["vas", "uas"]
+
+
+def test_the_yaml_validates_against_the_schema_beside_it(tmp_path):
+    jsonschema = pytest.importorskip("jsonschema")
+    globe().to_netcdf(tmp_path / "fine.nc")
+    _, text = run_init(tmp_path, "--target", tmp_path / "fine.nc")
+    first = text.splitlines()[0]
+    assert first == "# yaml-language-server: $schema=experiment.schema.json"
+    schema = json.loads((tmp_path / "experiment.schema.json").read_text())
+    settings = json.loads(json.dumps(yaml.safe_load(text), default=str))
+    jsonschema.Draft202012Validator(schema).validate(settings)
+    settings["train"]["stepps"] = 3
+    assert not jsonschema.Draft202012Validator(schema).is_valid(settings)
+
+
+def test_overrides_apply_to_what_init_wrote(tmp_path):
+    globe().to_netcdf(tmp_path / "fine.nc")
+    run_init(tmp_path, "--target", tmp_path / "fine.nc")
+    experiment = load_experiment(
+        tmp_path / "experiment.yaml", ["train.steps=100", "stages.denoiser.network.channels=16"]
+    )
+    assert experiment.train.steps == 100
+    assert experiment.stages[0].network.channels == 16
+
+
+def test_an_existing_yaml_is_kept(tmp_path):
+    globe(times=8).to_netcdf(tmp_path / "fine.nc")
+    (tmp_path / "experiment.yaml").write_text("mine")
+    with pytest.raises(SciffusionError, match=r"(?s)experiment\.yaml exists.*--overwrite"):
+        run_init(tmp_path, "--target", tmp_path / "fine.nc")
+    assert (tmp_path / "experiment.yaml").read_text() == "mine"
+    assert run_init(tmp_path, "--target", tmp_path / "fine.nc", "--overwrite")[0].recipe == "edm"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], ["no target", "--target fine.zarr"]),
+        (["--target", "fine.nc", "--variables", "vaas"], ["'vaas'", "did you mean 'vas'"]),
+        (["--target", "fine.nc", "--dims", "lat,level"], ["level", "--dims"]),
+        (["--target", "fine.nc", "--factor", "1"], ["--factor 1", "above 1"]),
+        (["--target", "fine.nc", "--dx", "wide"], ["--dx wide", "--dx 1000"]),
+        (["--target", "fine.nc", "--coarse", "fine.nc"], ["no coarser", "--coarse"]),
+        (["--target", "fine.nc", "--coarse", "later.nc"], ["do not overlap in time", "same period"]),
+        (["--target", "sea.nc", "--coarse", "away.nc"], ["do not overlap along 'y'", "same region"]),
+        (["--target", "fine.nc", "--static", "fine.nc"], ["vary along time", "without time"]),
+    ],
+)
+def test_bad_input_is_named_with_its_mend(tmp_path, monkeypatch, arguments, words):
+    monkeypatch.chdir(tmp_path)
+    ds, sea = globe(times=8), projected(times=8)
+    ds.to_netcdf("fine.nc")
+    later = coarsened(ds, ["uas"], ["lat", "lon"], "sphere", ["lon"], 4)
+    later.assign_coords(time=later.time + np.timedelta64(4000, "D")).to_netcdf("later.nc")
+    sea.to_netcdf("sea.nc")
+    away = coarsened(sea, ["sst"], ["y", "x"], "plane", [], 4)
+    away.assign_coords(y=away.y + 1e7).to_netcdf("away.nc")
+    with pytest.raises(SciffusionError) as error:
+        run_init(tmp_path, *arguments)
+    for word in words:
+        assert word in str(error.value)
+    assert not (tmp_path / "experiment.yaml").exists()
+
+
+def test_the_schema_is_printed(capsys):
+    parser = argparse.ArgumentParser()
+    init.add_arguments(parser)
+    assert init.run(parser.parse_args(["--schema"])) == 0
+    schema = json.loads(capsys.readouterr().out)
+    assert schema["properties"]["train"]["description"]
+
+
+def test_help_loads_neither_torch_nor_xarray():
+    code = "import sys, sciffusion.cli.init; sys.exit(bool({'torch', 'xarray'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
