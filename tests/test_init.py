@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 
+import jsonschema
 import numpy as np
 import pytest
 import xarray as xr
@@ -216,7 +217,6 @@ def test_paths_given_relative_stay_relative(tmp_path, monkeypatch):
 
 
 def test_the_yaml_validates_against_the_schema_beside_it(tmp_path):
-    jsonschema = pytest.importorskip("jsonschema")
     globe().to_netcdf(tmp_path / "fine.nc")
     _, text = run_init(tmp_path, "--target", tmp_path / "fine.nc")
     first = text.splitlines()[0]
