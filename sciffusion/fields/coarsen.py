@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
-from scipy.sparse import csr_array, diags_array
+from scipy.sparse import csr_array, diags_array, eye_array
 
 from sciffusion.errors import SciffusionError
 from sciffusion.fields.axes import wraps_around
@@ -18,6 +18,7 @@ from sciffusion.fields.resample import SeparableMap
 __all__ = ["Interpolation", "conservative", "refine", "regrid"]
 
 Interpolation = Literal["bilinear", "bicubic", "conservative"]
+_LARGE = 2**28  # bytes that `regrid` reads at once
 
 
 def conservative(fine: Grid, coarse: Grid) -> SeparableMap:
@@ -44,7 +45,7 @@ def refine(coarse: Grid, fine: Grid, method: Interpolation = "bilinear") -> Sepa
 
 
 def regrid(ds: xr.Dataset, grid: Grid, source: Grid | None = None, method: Interpolation = "bilinear") -> xr.Dataset:
-    """Bring every variable of ``ds`` that has all dims of ``grid`` to ``grid``; others are left as they are.
+    """Bring every variable of ``ds`` that has all dims of ``grid`` to ``grid``; those that have none are left alone.
 
     Per axis: means over cells where the source is the finer one, else ``method``. NaN cells are left out of the means.
     ``source`` is the grid of ``ds``, by default read from its coordinates. Attributes are kept.
@@ -59,16 +60,29 @@ def regrid(ds: xr.Dataset, grid: Grid, source: Grid | None = None, method: Inter
         step = conservative if finer else lambda a, b: refine(a, b, method)
         matrices.append(step(source, grid).matrices[axis])
     mapping = SeparableMap(tuple(matrices))
-    dims, kept = list(grid.dims), [v for v in ds.data_vars if not set(grid.dims) <= set(ds[v].dims)]
-    result = xr.Dataset({name: ds[name] for name in kept if not set(grid.dims) & set(ds[name].dims)}, attrs=ds.attrs)
-    for name in ds.data_vars:
-        if name not in kept:
-            last = ds[name].transpose(..., *dims)
-            values = mapping.masked(last.values)
-            coords = {k: c for k, c in last.coords.items() if not set(c.dims) & set(dims)}
-            array = xr.DataArray(values, dims=last.dims, coords=coords, attrs=last.attrs)
-            result[name] = array.transpose(*ds[name].dims)
+    complete = [name for name, array in ds.data_vars.items() if set(grid.dims) <= set(array.dims)]
+    others = [name for name, array in ds.data_vars.items() if not set(grid.dims) & set(array.dims)]
+    fields = {name: _mapped(ds[name], mapping, grid) for name in complete}
+    result = xr.Dataset({name: ds[name] for name in others} | fields, attrs=ds.attrs)
     return result.assign_coords(grid.coords_dataset().coords)
+
+
+def _mapped(array: xr.DataArray, mapping: SeparableMap, grid: Grid) -> xr.DataArray:
+    """Apply ``mapping`` to an array, piece by piece and only when asked for where it is large or already lazy."""
+    dims = list(grid.dims)
+    lazy = array.chunk({dim: -1 if dim in dims else 1 for dim in array.dims}) if array.nbytes > _LARGE else array
+    mapped: xr.DataArray = xr.apply_ufunc(
+        mapping.masked,
+        lazy,
+        input_core_dims=[dims],
+        output_core_dims=[dims],
+        exclude_dims=set(dims),
+        dask="parallelized",
+        output_dtypes=[array.dtype if array.dtype.kind == "f" else np.dtype(np.float64)],
+        dask_gufunc_kwargs={"output_sizes": dict(zip(dims, grid.shape, strict=True)), "allow_rechunk": True},
+        keep_attrs=True,
+    )
+    return mapped.transpose(*array.dims)
 
 
 def _grid_of(ds: xr.Dataset, grid: Grid) -> Grid:
@@ -146,14 +160,22 @@ def _means(fine: Grid, coarse: Grid, axis: int) -> csr_array:
 def _right_inverse(coarse: Grid, fine: Grid, axis: int) -> csr_array:
     """R with C R = 1: the piecewise constant R0, times (C R0)^-1 where fine cells straddle coarse edges."""
     means, constant = _means(fine, coarse, axis), _means(coarse, fine, axis)
-    gram = (means @ constant).toarray()
-    straddling = np.abs(gram - np.eye(len(gram))).max() > 1e-12
-    # Not dominated by its diagonal: the "fine" grid is hardly finer, and there is no inverse.
-    if not straddling or gram.diagonal().min() <= 0.5:
+    # What coarsening loses: sparse, its rows sum to 0.
+    lost = csr_array(eye_array(coarse.shape[axis]) - means @ constant)
+    # Half lost or more: the "fine" grid is hardly finer, and there is no inverse.
+    if not 1e-12 < abs(lost).max() < 0.5:
         return constant
-    exact = constant.toarray() @ np.linalg.inv(gram)
-    exact[np.abs(exact) < 1e-17] = 0.0
-    return csr_array(exact)
+    # (1 - E)^-1 = (1 + E)(1 + E^2)(1 + E^4)...
+    inverse, power = csr_array(eye_array(coarse.shape[axis])), lost
+    while abs(power).max() > 1e-16:
+        inverse, power = _pruned(inverse + inverse @ power), _pruned(power @ power)
+    return _pruned(constant @ inverse)
+
+
+def _pruned(matrix: csr_array) -> csr_array:
+    matrix.data[np.abs(matrix.data) < 1e-18] = 0.0
+    matrix.eliminate_zeros()
+    return csr_array(matrix)
 
 
 def _interpolation(coarse: Grid, fine: Grid, axis: int, method: Interpolation) -> csr_array:

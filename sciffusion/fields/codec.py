@@ -113,11 +113,10 @@ class FieldCodec:
         out = {v.name: np.empty((len(z), *v.channel_shape, *z.shape[2:]), v.dtype) for v in self.variables}
         for sample, values in enumerate(z.detach().cpu()):
             own = baseline[sample] if baseline is not None and baseline.ndim > z.ndim - 1 else baseline
-            x = self._inverse(values.double().numpy() * self._column(self.sd) + self._offset(own, window))
-            x = self._on_poles(x, window)
+            t = values.double().numpy() * self._column(self.sd) + self._offset(own, window)
+            x = self._on_poles(self._inverse(self._masked(t, window)), window)
             for v, part in self.parts:
-                valid = True if self.valid is None else self._cut(self.valid, window)[part]
-                out[v.name][sample] = np.where(valid, x[part], np.nan).reshape(out[v.name].shape[1:])
+                out[v.name][sample] = x[part].reshape(out[v.name].shape[1:])
         return out
 
     def single_valued_poles(self, z: Tensor, baseline: np.ndarray | None = None) -> Tensor:
@@ -129,8 +128,9 @@ class FieldCodec:
         for end, row in pole_rows(self.grid).items():
             chosen, offset = np.flatnonzero(self.single_valued[:, end]), self._offset(baseline, row)
             place: Any = (slice(None), slice(None), *row)
-            x = averaged(self._inverse(z[place].detach().cpu().double().numpy() * sd + offset), self.grid)
-            poles = torch.from_numpy((self.transform(x) - offset) / sd).to(z)
+            t = self._masked(z[place].detach().cpu().double().numpy() * sd + offset, row)
+            x = averaged(self._inverse(t), self.grid)
+            poles = torch.from_numpy(np.nan_to_num((self.transform(x) - offset) / sd)).to(z)
             for channel in chosen:
                 own: Any = (slice(None), int(channel), *row)
                 result[own] = poles[:, int(channel)]
@@ -275,8 +275,12 @@ class FieldCodec:
         """Replace pole rows of (channel, *window), in place, by their mean in channels where they have one value."""
         for end, row in pole_rows(self.grid, window).items():
             place: Any = (self.single_valued[:, end], *row)
-            x[place] = averaged(x[place], self.grid)
+            x[place] = np.where(np.isnan(x[place]), np.nan, averaged(x[place], self.grid))
         return x
+
+    def _masked(self, t: np.ndarray, window: Window) -> np.ndarray:
+        """``t`` (..., channel, *window) with NaN in the cells that never exist."""
+        return t if self.valid is None else np.where(self._cut(self.valid, window), t, np.nan)
 
 
 _ARRAYS = ("mean", "sd", "valid", "baseline_mean", "single_valued", "shrinkage")

@@ -29,6 +29,7 @@ def fit_codec(
     *,
     shrinkage: Shrinkage = "fit",
     per_cell: bool = True,
+    looks: Iterable[tuple[np.ndarray, Window]] = (),
     coords: Mapping[str, Auxiliary] | None = None,
 ) -> FieldCodec:
     """Fit equation (1) of `sciffusion.fields.codec` to training cases.
@@ -44,6 +45,9 @@ def fit_codec(
         Of the mean residual per cell towards the channel's mean: 0 none of it is kept, 1 all; "fit" leave-one-out.
     per_cell
         False keeps means per channel only: for domains of which there is no room for two float64 per cell.
+    looks
+        More (x, window) that only show which cells exist, where windows in ``pairs`` leave parts of the grid unseen. A
+        cell that nobody looked at counts as existing.
 
     Raises SciffusionError for a channel that is constant or always missing.
     """
@@ -54,6 +58,8 @@ def fit_codec(
     fit = CodecFit(_fitted(variables, [pair[0] for pair in head]), grid, _residual(head), per_cell=per_cell)
     for pair in chain(head, stream):
         fit.update(*pair)
+    for x, window in looks:
+        fit.look(x, window)
     return fit.codec(shrinkage, coords)
 
 
@@ -115,7 +121,7 @@ class CodecFit:
         """Take in one case, as `fit_codec` describes it."""
         if self._moments is not None and x.shape[1:] != self.grid.shape:
             raise ValueError(f"means per cell need whole fields {self.grid.shape}, not {x.shape[1:]}: per_cell=False")
-        self._look(x, window)
+        self.look(x, window)
         r, weights = self._bare.transform(x.astype(np.float64)), self._weights(window)
         if baseline is not None and self.residual.any():
             b = self._bare.transform(baseline.astype(np.float64))
@@ -153,7 +159,7 @@ class CodecFit:
             return self._moments.scaling(self.grid.cell_area(), shrinkage)
         return self._totals.scaling(self.grid.rank)
 
-    def _look(self, x: np.ndarray, window: Window) -> None:
+    def look(self, x: np.ndarray, window: Window) -> None:
         """Note which cells exist and whether pole rows have one value."""
         place = (slice(None),) * self.grid.rank if window is None else tuple(window)
         self._looked[place] = True

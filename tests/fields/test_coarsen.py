@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 import xarray as xr
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from sciffusion.errors import SciffusionError
 from sciffusion.fields.coarsen import conservative, refine, regrid
@@ -167,3 +169,43 @@ def test_regridding_a_finer_global_field_to_a_region_takes_means():
     assert result["lon"].values.tolist() == target.coords[1].tolist()
     coarse = regrid(result, target.coarsened({"lat": 4, "lon": 4}))
     assert regrid(coarse, target)["h"].values == pytest.approx(exact, abs=0.03)
+
+
+def test_regridding_is_lazy_where_data_are_and_keeps_everything_else():
+    source = grids.pole_rows(5.0)
+    values = noise(2, *source.shape, 3).astype(np.float32)
+    coords = dict(source.coords_dataset().coords) | {"time": [1, 2], "height": 2.0}
+    ds = xr.Dataset({"t": (("time", "lat", "lon", "level"), values), "co2": ("time", [1.0, 2.0])}, coords=coords)
+    target = grids.regional()
+    eager, lazy = regrid(ds, target), regrid(ds.chunk({"time": 1}), target)
+    assert lazy.chunks["time"] == (1, 1)
+    assert lazy["t"].dims == ("time", "lat", "lon", "level")
+    assert lazy["t"].dtype == np.float32
+    xr.testing.assert_allclose(lazy.compute(), eager)
+    assert set(eager.coords) == {"time", "lat", "lon", "height"}
+    exact = refine(source, target, "bilinear")(np.moveaxis(values, 3, 1))
+    assert eager["t"].values == pytest.approx(np.moveaxis(exact, 1, 3), abs=1e-6)
+
+
+def test_regridding_to_the_same_cells_leaves_the_values():
+    grid = grids.gaussian()
+    ds = grids.dataset(latitude=np.float32(grid.coords[0]), longitude=grid.coords[1])
+    same = regrid(ds, grid)
+    assert same["latitude"].dtype == np.float64
+    assert np.array_equal(same["field"], ds["field"])
+
+
+spans = st.lists(st.floats(0.05, 3.0), min_size=3, max_size=30)
+
+
+@given(spans, st.floats(1.0, 6.0), st.booleans())
+@settings(max_examples=60, deadline=None)
+def test_any_axis_conserves_and_any_refinement_keeps_constants(widths, factor, descending):
+    x = np.cumsum(widths)
+    fine = Grid.from_dataset(grids.dataset(x=x[::-1] if descending else x), ("x",))
+    coarse = fine.coarsened({"x": factor})
+    down = conservative(fine, coarse)
+    field = noise(*fine.shape)
+    assert integral(down(field), coarse) == pytest.approx(integral(field, fine), rel=1e-12, abs=1e-11)
+    for method in METHODS:
+        assert refine(coarse, fine, method)(np.ones(coarse.shape)) == pytest.approx(1.0, abs=1e-12)

@@ -1,6 +1,7 @@
 """The codec: round trips, unit variance, masks, crops, constraints pulled back, the way through its state."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -187,6 +188,20 @@ def test_statistics_from_windows_agree_with_those_of_the_whole():
     assert flat.sd == pytest.approx(whole.sd, rel=1e-9)
 
 
+def test_cells_that_no_window_showed_can_be_looked_at():
+    grid, ds, land, _ = masked_case()
+    variables = target_variables(ds, PLAIN, grid.dims)
+    fields = [stack(ds.isel(time=t), variables, grid) for t in range(5)]
+    corner = (slice(0, 8), slice(0, 8))
+    pairs = [(x[(slice(None), *corner)], None, corner) for x in fields]
+    blind = fit_codec(pairs, variables, grid, per_cell=False)
+    assert (blind.valid[0, :8, :8] == ~land[:8, :8]).all()
+    assert blind.valid[0, 8:].all()
+    seeing = fit_codec(pairs, variables, grid, per_cell=False, looks=[(fields[0], None)])
+    assert (seeing.valid[0] == ~land).all()
+    assert seeing.sd == pytest.approx(blind.sd, rel=1e-12)
+
+
 def test_a_constraint_pulled_back_is_the_same_constraint():
     """For random z: C decode(z) = y exactly when C z = y'."""
     grid = grids.pole_rows(10.0)
@@ -202,6 +217,9 @@ def test_a_constraint_pulled_back_is_the_same_constraint():
         assert np.array_equal(matrix.numpy(), sparse)
     only = codec.pull_back(down, down(physical)[1:], pairs[0][1], channels=[1])[1]
     assert torch.equal(only[0], pulled[1])
+    each = codec.pull_back(down, down(physical), np.stack([pairs[0][1], pairs[1][1]]))[1]
+    assert torch.equal(each[0], pulled)
+    assert torch.equal(each[1], codec.pull_back(down, down(physical), pairs[1][1])[1])
 
 
 def test_a_constraint_pulled_back_through_a_mask_is_the_mean_over_what_is_left():
@@ -247,6 +265,20 @@ def test_pole_rows_become_single_valued_where_the_data_are():
     assert torch.equal(settled[:, 0, 1:-1], z[:, 0, 1:-1])
     again = codec.decode(settled)
     assert again["t"] == pytest.approx(decoded["t"], rel=1e-6)
+
+
+def test_a_pole_row_that_is_partly_missing_takes_the_mean_of_the_rest():
+    grid = grids.pole_rows(10.0)
+    ds = with_single_poles(grid, PLAIN)
+    ds["t"][{"lat": 0, "lon": slice(0, 9)}] = np.nan
+    codec, _ = codec_of(ds, grid, PLAIN)
+    assert codec.single_valued.tolist() == [[True, True]]
+    z = torch.randn(1, 1, *grid.shape)
+    bare = replace(codec, single_valued=np.zeros((1, 2), bool))
+    row, plain = codec.decode(z)["t"][0, 0], bare.decode(z)["t"][0, 0]
+    assert np.isnan(row[:9]).all()
+    assert row[9:] == pytest.approx(np.nanmean(plain), rel=1e-6)
+    assert torch.isfinite(codec.single_valued_poles(z)).all()
 
 
 def test_projection_after_the_poles_keeps_both():
