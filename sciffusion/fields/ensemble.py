@@ -4,10 +4,12 @@ One process makes the skeleton, complete with coordinates, under a temporary nam
 one case, are written in any order by any process; each ends with its marker. Readers get marked items only.
 """
 
+import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -191,6 +193,24 @@ class EnsembleStore:
         with writing(self.path):
             for fault in faults:
                 self.markers.withdraw(fault.case, fault.member)
+
+    @contextmanager
+    def lock(self) -> Iterator[bool]:
+        """Whether this process may finalise: False while another one does, or when the store has gone meanwhile."""
+        try:
+            handle = (self.path / FOLDER / ".lock").open("w")
+        except FileNotFoundError:
+            yield False
+            return
+        with handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield False
+            except OSError:  # a file system without locks
+                yield True
+            else:
+                yield True
 
     def finalise(self) -> None:
         """Write the status coordinate, remove what killed writers left, gather the metadata; only when none writes."""

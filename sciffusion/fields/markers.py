@@ -57,7 +57,7 @@ class Markers:
         """Every marked (case, member)."""
         if not self.folder.is_dir():
             return
-        for case in self.folder.iterdir():
+        for case in self.folder.glob("[0-9]*"):
             with os.scandir(case) as entries:
                 for entry in entries:
                     name, _, suffix = entry.name.partition(".")

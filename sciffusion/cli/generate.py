@@ -1,0 +1,129 @@
+"""``sciffusion generate``: an ensemble into a Zarr store or a NetCDF file, resumable."""
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+from sciffusion.errors import SciffusionError
+
+__all__ = ["EXAMPLE", "HELP", "add_arguments", "run"]
+
+HELP = "generate an ensemble from a trained run; the same command goes on after an interruption"
+EXAMPLE = "sciffusion generate RUN --conditions new_coarse.nc --select time=2041/2060 --members 16 --output ens.zarr"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("model", metavar="RUN", help="run folder of `sciffusion train`, or a model folder")
+    parser.add_argument("--output", "-o", required=True, help="the ensemble: NAME.zarr, or NAME.nc for NetCDF4")
+    parser.add_argument(
+        "--conditions",
+        nargs="+",
+        metavar="PATH",
+        help="files, globs or a store; name=path for several conditions (default: the cases that the run held out)",
+    )
+    parser.add_argument(
+        "--rename", nargs="+", default=[], metavar="THEIRS=OURS", help="names in the conditions' files -> trained names"
+    )
+    parser.add_argument(
+        "--select", nargs="+", default=[], metavar="DIM=LABEL", help="cases: dim=label, dim=first/last or dim=a,b"
+    )
+    parser.add_argument("--all-cases", action="store_true", help="without --conditions: training cases too")
+    parser.add_argument("--members", default="8", help="how many (16), or which (0,3,7 or 100-199); default 8")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--steps", type=int, help="noise levels of the sampler (default: the model's own)")
+    parser.add_argument("--solver", help="name of the solver (default: the model's own)")
+    parser.add_argument(
+        "--baseline", metavar="NAME", help="sample a baseline of the run: interpolation, linear or climatology"
+    )
+    parser.add_argument("--batch-size", type=int, metavar="N", help="(case, member) items per network call")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: a GPU where there is one)")
+    parser.add_argument("--overwrite", action="store_true", help="replace the output once the new one is complete")
+    parser.add_argument("--no-resume", action="store_true", help="refuse an output that exists, even if it would fit")
+    parser.add_argument("--no-verify", action="store_true", help="trust what is complete without reading it again")
+    parser.add_argument("--fsync", action="store_true", help="wait for the disk after every item")
+    parser.add_argument("--quiet", action="store_true", help="print warnings only")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Generate, and print where the ensemble is."""
+    members = parse_members(args.members)
+    from sciffusion.emulator import load
+    from sciffusion.generation import generate
+
+    logging.basicConfig(
+        level=logging.WARNING if args.quiet else logging.INFO, format="%(message)s", stream=sys.stderr, force=True
+    )
+    emulator = load(_model(args))
+    conditions, cases = _conditions(args)
+    path = generate(
+        emulator,
+        conditions,
+        args.output,
+        members,
+        cases=cases,
+        seed=args.seed,
+        sampler=_sampler(emulator, args),
+        resume=not args.no_resume,
+        overwrite=args.overwrite,
+        verify=not args.no_verify,
+        batch_size=args.batch_size,
+        device=args.device,
+        progress=not args.quiet,
+        fsync=args.fsync,
+    )
+    print(path)
+    return 0
+
+
+def parse_members(text: str) -> int | list[int]:
+    """``16`` is a count; ``0,3,7`` and ``100-199`` are numbers. Raises SciffusionError for anything else."""
+    try:
+        if "," not in text and "-" not in text:
+            return int(text)
+        numbers: list[int] = []
+        for part in text.split(","):
+            first, _, last = part.partition("-")
+            numbers += range(int(first), int(last or first) + 1)
+        return numbers
+    except ValueError:
+        raise SciffusionError(f"--members {text}", "give a count (16) or numbers (0,3,7 or 100-199)") from None
+
+
+def _model(args: argparse.Namespace) -> Path:
+    """Folder of the emulator or of one of its baselines."""
+    run = Path(args.model)
+    if args.baseline is None:
+        return run
+    folder = run / "baselines" / str(args.baseline)
+    if not folder.is_dir():
+        known = sorted(path.name for path in (run / "baselines").glob("*") if path.is_dir())
+        raise SciffusionError(f"{run}: has no baseline {args.baseline!r}", f"it has {', '.join(known) or 'none'}")
+    return folder
+
+
+def _conditions(args: argparse.Namespace) -> tuple[Any, dict[str, Any] | None]:
+    """Data to condition on, and the cases to take."""
+    from sciffusion.generation.heldout import held_out, open_conditions, selection
+
+    if args.conditions:
+        pairs = [text.partition("=") for text in args.rename]
+        conditions: Any = open_conditions(args.conditions, {theirs: ours for theirs, _, ours in pairs})
+        cases = None
+    else:
+        conditions, cases = held_out(args.model, all_cases=args.all_cases)
+    return conditions, selection(args.select, conditions) if args.select else cases
+
+
+def _sampler(emulator: Any, args: argparse.Namespace) -> Any:
+    """The emulator's own settings with what the command line changes."""
+    changes = {name: getattr(args, name) for name in ("steps", "solver") if getattr(args, name) is not None}
+    if not changes:
+        return None
+    own = emulator.sampler()
+    try:
+        return type(own).model_validate(own.model_dump() | changes)
+    except ValueError as error:
+        raise SciffusionError(f"sampler: {error}", "see `sciffusion generate --help`") from None

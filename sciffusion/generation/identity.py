@@ -1,0 +1,61 @@
+"""What an ensemble must agree on to be continued: model, seed, sampler, conditions, batch size, device, versions."""
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+
+from sciffusion.fields.cases import encode_label
+
+__all__ = ["fingerprint", "identity"]
+
+_SAMPLES = 8  # values per dimension that a fingerprint looks at
+
+
+def identity(
+    emulator: Any,
+    conditions: Mapping[str, xr.Dataset],
+    *,
+    seed: int,
+    sampler: Any,
+    batch_size: int,
+    device: torch.device,
+) -> dict[str, Any]:
+    """Plain data that JSON can hold; two runs with equal identities write equal bytes."""
+    return {
+        "emulator": emulator.identity(),
+        "seed": int(seed),
+        "sampler": emulator.sampler(sampler).model_dump(mode="json"),
+        "conditions": {name: fingerprint(data) for name, data in sorted(conditions.items())},
+        "batch_size": int(batch_size),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "numpy": np.__version__,
+    }
+
+
+def fingerprint(ds: xr.Dataset) -> str:
+    """Digest of names, shapes, coordinates' ends and a sample of the values: tells one scenario from another cheaply.
+
+    At most eight entries along each dimension are read, so it does not prove that two data sets are equal.
+    """
+    digest = hashlib.sha256()
+    for name in sorted(map(str, ds.variables)):
+        variable = ds[name].variable
+        sample = variable.isel({dim: _spread(size) for dim, size in variable.sizes.items()})
+        digest.update(f"{name} {dict(variable.sizes)} ".encode())
+        digest.update(_bytes(np.asarray(sample.values)))
+    return digest.hexdigest()[:16]
+
+
+def _spread(size: int) -> list[int]:
+    """Up to eight positions from the first to the last."""
+    return np.unique(np.linspace(0, size - 1, min(size, _SAMPLES)).astype(int)).tolist() if size else []
+
+
+def _bytes(values: np.ndarray) -> bytes:
+    if values.dtype.kind in "fiub":
+        return np.ascontiguousarray(values).tobytes()
+    return "\n".join(str(encode_label(value)) for value in values.ravel()).encode()

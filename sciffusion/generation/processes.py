@@ -1,0 +1,37 @@
+"""Which of several processes this one is, as the launcher says: no process group, no coordinator of ours."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+__all__ = ["Process"]
+
+# (rank, number, rank on this machine): torchrun, srun, Open MPI, MPICH and Intel MPI. SLURM_NTASKS is no witness: a
+# batch script that starts one process without srun has it too.
+_LAUNCHERS = (
+    ("RANK", "WORLD_SIZE", "LOCAL_RANK"),
+    ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID"),
+    ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK"),
+    ("PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID"),
+)
+
+
+@dataclass(frozen=True)
+class Process:
+    """Process ``rank`` of ``size``; ``local`` counts those of one machine."""
+
+    rank: int = 0
+    size: int = 1
+    local: int = 0
+
+    @classmethod
+    def here(cls, environment: Mapping[str, str] = os.environ) -> "Process":
+        """The process we are, from the environment of the launcher; alone when there is none."""
+        for rank, size, local in _LAUNCHERS:
+            if rank in environment and size in environment:
+                return cls(int(environment[rank]), int(environment[size]), int(environment.get(local, "0")))
+        return cls()
+
+    def mine(self, case: int, member: int) -> bool:
+        """Whether this process makes (case, member): a rule of the item alone, never of a list made at some time."""
+        return (case + member) % self.size == self.rank

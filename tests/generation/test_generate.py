@@ -1,0 +1,299 @@
+"""Generating makes what is missing and nothing else, whatever interrupted it before."""
+
+import errno
+import logging
+import os
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from sciffusion.config import Sampler
+from sciffusion.errors import SciffusionError
+from sciffusion.fields.ensemble import EnsembleStore, open_ensemble
+from sciffusion.generation import generate
+from sciffusion.generation.identity import fingerprint
+from sciffusion.generation.processes import Process
+from sciffusion.generation.writer import Writer
+from tests.generation.fake import FakeEmulator, conditions, expected
+
+
+def run(path, emulator=None, data=None, members=3, **options):
+    options = {"batch_size": 3, "device": "cpu", "progress": False} | options
+    return generate(emulator or FakeEmulator(), conditions() if data is None else data, path, members, **options)
+
+
+def fields(path):
+    return open_ensemble(path).load()[["u", "v"]].drop_vars("training_case").drop_attrs(deep=False)
+
+
+def chunks(path):
+    return {str(file.relative_to(path)): file.read_bytes() for file in path.rglob("c/*/**/*") if file.is_file()}
+
+
+@pytest.mark.parametrize("suffix", ["zarr", "nc"])
+def test_every_member_of_every_case_is_what_the_emulator_draws(tmp_path, suffix):
+    path = run(tmp_path / f"e.{suffix}")
+    ds = open_ensemble(path).load()
+    assert ds.u.dims == ("member", "time", "lat", "lon")
+    assert ds.time.dt.calendar == "noleap"
+    assert ds.u.attrs["units"] == "m s-1"
+    assert ds.training_case.dtype == bool
+    xr.testing.assert_equal(fields(path).drop_vars(["lat", "lon"]), expected())
+    assert os.listdir(tmp_path) == [path.name]
+
+
+def test_a_second_call_draws_nothing(tmp_path):
+    run(tmp_path / "e.zarr")
+    again = FakeEmulator()
+    run(tmp_path / "e.zarr", again)
+    assert again.drawn == []
+
+
+def test_more_members_draw_the_new_ones_only(tmp_path):
+    run(tmp_path / "e.zarr")
+    before, again = chunks(tmp_path / "e.zarr"), FakeEmulator()
+    run(tmp_path / "e.zarr", again, members=5)
+    assert {member for _, member in again.drawn} == {3, 4}
+    assert {name: data for name, data in before.items() if name[0] in "uv"}.items() <= chunks(
+        tmp_path / "e.zarr"
+    ).items()
+    xr.testing.assert_equal(fields(tmp_path / "e.zarr").drop_vars(["lat", "lon"]), expected(members=range(5)))
+
+
+def test_a_member_is_the_same_in_any_selection_of_cases_and_members(tmp_path):
+    run(tmp_path / "all.zarr")
+    run(tmp_path / "some.zarr", members=[2], cases={"time": slice("2001-01-02", "2001-01-03")}, batch_size=1)
+    some = fields(tmp_path / "some.zarr")
+    xr.testing.assert_equal(some, fields(tmp_path / "all.zarr").sel(member=[2]).isel(time=slice(1, 3)))
+
+
+@pytest.mark.parametrize("suffix", ["zarr", "nc"])
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(3), RuntimeError("out of memory")])
+def test_an_interrupted_run_goes_on_to_the_same_bytes(tmp_path, suffix, error, caplog):
+    whole, path = run(tmp_path / f"whole.{suffix}"), tmp_path / f"e.{suffix}"
+    first, second = FakeEmulator(fail_after=6, error=error), FakeEmulator()
+    with pytest.raises(type(error)):
+        run(path, first)
+    assert path.exists() == (suffix == "zarr")
+    run(path, second)
+    assert sorted(first.drawn + second.drawn) == [(case, member) for case in range(4) for member in range(3)]
+    xr.testing.assert_identical(fields(path), fields(whole))
+    if suffix == "zarr":
+        assert chunks(path) == chunks(whole)
+
+
+def test_an_interruption_says_how_to_go_on(tmp_path, caplog):
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "e.zarr", FakeEmulator(fail_after=6))
+    assert "6 items are missing: the same command goes on" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"emulator": FakeEmulator(model="def")}, "emulator.model: 'abc' in the store, 'def' now"),
+        ({"seed": 1}, "seed: 0 in the store, 1 now"),
+        ({"sampler": Sampler(steps=5)}, "sampler.steps: 18 in the store, 5 now"),
+        ({"sampler": "heun"}, "sampler.solver"),
+        ({"data": conditions(scenario=0.5)}, "conditions.coarse"),
+        ({"data": conditions(cases=3)}, "coordinate 'time'"),
+        ({"batch_size": 2}, "batch_size: 3 in the store, 2 now"),
+    ],
+)
+def test_another_run_is_refused_by_name_and_changes_nothing(tmp_path, options, named):
+    run(tmp_path / "e.zarr")
+    before = chunks(tmp_path / "e.zarr")
+    with pytest.raises(SciffusionError, match=named):
+        run(tmp_path / "e.zarr", **options)
+    assert chunks(tmp_path / "e.zarr") == before
+
+
+def test_the_batch_size_of_the_store_is_kept(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "e.zarr", FakeEmulator(fail_after=6), batch_size=3)
+    again = FakeEmulator()
+    run(tmp_path / "e.zarr", again, batch_size=None)
+    assert again.calls == 2
+
+
+@pytest.mark.parametrize("suffix", ["zarr", "nc"])
+def test_an_output_is_replaced_only_when_told_and_only_by_a_complete_one(tmp_path, suffix):
+    path = run(tmp_path / f"e.{suffix}")
+    before = fields(path)
+    with pytest.raises(SciffusionError):
+        run(path, seed=1)
+    with pytest.raises(KeyboardInterrupt):
+        run(path, FakeEmulator(fail_after=6), seed=1, overwrite=True)
+    xr.testing.assert_identical(fields(path), before)
+    again = FakeEmulator()
+    run(path, again, seed=1, overwrite=True)
+    assert len(again.drawn) == 6
+    xr.testing.assert_equal(fields(path).drop_vars(["lat", "lon"]), expected(seed=1))
+    assert os.listdir(tmp_path) == [path.name]
+
+
+def test_an_abandoned_replacement_of_other_settings_is_begun_anew(tmp_path):
+    path = run(tmp_path / "e.zarr")
+    with pytest.raises(KeyboardInterrupt):
+        run(path, FakeEmulator(fail_after=6), seed=1, overwrite=True)
+    run(path, seed=2, overwrite=True)
+    xr.testing.assert_equal(fields(path).drop_vars(["lat", "lon"]), expected(seed=2))
+    assert os.listdir(tmp_path) == ["e.zarr"]
+
+
+def test_without_resume_an_output_is_refused(tmp_path):
+    run(tmp_path / "e.zarr")
+    with pytest.raises(SciffusionError, match="exists already"):
+        run(tmp_path / "e.zarr", resume=False)
+
+
+def test_a_folder_of_something_else_is_never_replaced(tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/precious").write_text("x")
+    with pytest.raises(SciffusionError, match="not a Zarr store"):
+        run(tmp_path / "data", overwrite=True)
+    assert (tmp_path / "data/precious").read_text() == "x"
+
+
+@pytest.mark.parametrize("verify", [True, False])
+def test_resume_makes_damaged_items_again(tmp_path, verify):
+    path = run(tmp_path / "e.zarr")
+    before = chunks(path)
+    flipped = path / "u/c/1/2/0/0"
+    flipped.write_bytes(flipped.read_bytes()[:-1] + b"?")
+    (path / "v/c/0/0/0/0").unlink()
+    again = FakeEmulator()
+    run(path, again, verify=verify)
+    assert sorted(again.drawn) == ([(0, 0), (2, 1)] if verify else [(0, 0)])
+    assert (chunks(path) == before) == verify
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO])
+def test_a_write_error_in_the_middle_is_reported_and_mendable(tmp_path, monkeypatch, code):
+    from zarr.storage import _local
+
+    path, put, count = tmp_path / "e.zarr", _local._put, []
+
+    def failing(file, value, exclusive=False):
+        if "/c/" in str(file) and "/u/" in str(file):
+            count.append(file)
+            if len(count) > 4:
+                raise OSError(code, os.strerror(code))
+        return put(file, value, exclusive)
+
+    emulator = FakeEmulator()
+    with monkeypatch.context() as patch:
+        patch.setattr(_local, "_put", failing)
+        with pytest.raises(SciffusionError, match=os.strerror(code)):
+            run(path, emulator, members=8, batch_size=1)
+    assert len(emulator.drawn) < 32  # it stopped early
+    store = EnsembleStore(path)
+    assert int(store.completed().sum()) == 4
+    assert store.verify() == []
+    xr.testing.assert_identical(fields(run(path, members=8, batch_size=1)), fields(run(tmp_path / "b.zarr", members=8)))
+
+
+def test_several_processes_share_the_items_and_the_last_one_finalises(tmp_path, monkeypatch):
+    path, drawn = tmp_path / "e.nc", []
+    for rank in (0, 2, 1):
+        for name, value in {"RANK": rank, "WORLD_SIZE": 3, "LOCAL_RANK": rank}.items():
+            monkeypatch.setenv(name, str(value))
+        emulator = FakeEmulator()
+        assert not path.exists()
+        run(path, emulator)
+        drawn += emulator.drawn
+    assert sorted(drawn) == [(case, member) for case in range(4) for member in range(3)]
+    xr.testing.assert_equal(fields(path).drop_vars(["lat", "lon"]), expected())
+
+
+@pytest.mark.parametrize(
+    ("environment", "process"),
+    [
+        ({}, Process(0, 1, 0)),
+        ({"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1"}, Process(3, 4, 1)),
+        ({"SLURM_PROCID": "2", "SLURM_STEP_NUM_TASKS": "8", "SLURM_LOCALID": "2"}, Process(2, 8, 2)),
+        ({"SLURM_PROCID": "0", "SLURM_NTASKS": "8"}, Process(0, 1, 0)),  # a batch script, not an srun step
+        ({"OMPI_COMM_WORLD_RANK": "1", "OMPI_COMM_WORLD_SIZE": "2"}, Process(1, 2, 0)),
+    ],
+)
+def test_the_launcher_says_which_process_this_is(environment, process):
+    assert Process.here(environment) == process
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7])
+def test_every_item_has_one_maker_and_work_is_even(size):
+    items = [(case, member) for case in range(21) for member in range(4)]
+    shares = [[item for item in items if Process(rank, size).mine(*item)] for rank in range(size)]
+    assert sorted(item for share in shares for item in share) == items
+    assert max(map(len, shares)) - min(map(len, shares)) <= 4
+
+
+def test_a_single_case_without_case_dims(tmp_path):
+    data = conditions().isel(time=0, drop=True)
+    assert fields_without_time(run(tmp_path / "e.zarr", data=data)).u.dims == ("member", "lat", "lon")
+
+
+def fields_without_time(path):
+    return open_ensemble(path).load()
+
+
+def test_two_case_dims_of_a_source_ensemble(tmp_path):
+    data = xr.concat([conditions(), conditions(scenario=1.0)], xr.Variable("source_member", [10, 20]))
+    ds = open_ensemble(run(tmp_path / "e.zarr", data=data)).load()
+    assert ds.u.dims == ("member", "source_member", "time", "lat", "lon")
+    assert ds.source_member.values.tolist() == [10, 20]
+    assert not np.array_equal(ds.u.sel(source_member=10), ds.u.sel(source_member=20))
+
+
+@pytest.mark.parametrize("members", [0, [], [1, 1], [-1]])
+def test_impossible_members_are_refused(tmp_path, members):
+    with pytest.raises(SciffusionError, match="members"):
+        run(tmp_path / "e.zarr", members=members)
+
+
+def test_conditions_outside_the_training_range_are_reported(tmp_path, caplog):
+    emulator = FakeEmulator()
+    check = emulator.check(conditions())
+    check.outside = {case.labels: ["coarse above 300 K"] for case in check.cases * 2}
+    emulator.check = lambda *_: check
+    with caplog.at_level(logging.INFO, "sciffusion"):
+        run(tmp_path / "e.zarr", emulator)
+    assert "outside the training range in 2001-01-01T00:00:00: coarse above 300 K" in caplog.text
+
+
+def test_the_fingerprint_sees_another_scenario_and_not_another_representation():
+    base = conditions()
+    assert fingerprint(base) == fingerprint(base.chunk({"time": 1})) == fingerprint(base.copy(deep=True))
+    others = [conditions(scenario=1.0), base.isel(time=slice(3)), base.rename(coarse="fine"), base.isel(y=[1, 0])]
+    assert len({fingerprint(ds) for ds in [base, *others]}) == 5
+
+
+def through_writer(write, jobs, depth=1):
+    with Writer(write, depth=depth) as writer:
+        for job in jobs:
+            writer.put(job)
+
+
+def test_the_writer_raises_the_first_error_and_drops_the_rest():
+    written = []
+
+    def write(job):
+        if job == 2:
+            raise OSError("full")
+        written.append(job)
+
+    with pytest.raises(OSError, match="full"):
+        through_writer(write, range(10))
+    assert written == [0, 1]
+
+
+def test_the_writer_finishes_what_was_put_when_interrupted():
+    def jobs():
+        yield 1
+        raise KeyboardInterrupt
+
+    written = []
+    with pytest.raises(KeyboardInterrupt):
+        through_writer(written.append, jobs(), depth=4)
+    assert written == [1]
