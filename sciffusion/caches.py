@@ -4,6 +4,7 @@ One folder, named by the environment variable SCIFFUSION_CACHE (default ``~/.cac
 under a temporary name beside its place and renamed, so that a reader meets either nothing or a whole entry.
 """
 
+import errno
 import os
 import shutil
 import tempfile
@@ -47,8 +48,8 @@ def _replace(made: Path, path: Path, workshop: Path) -> None:
     while True:
         try:
             os.replace(made, path)
-        except OSError:
-            if not (made.is_dir() and path.is_dir()):
+        except OSError as error:
+            if error.errno not in {errno.ENOTEMPTY, errno.EEXIST}:
                 raise
             with suppress(FileNotFoundError):  # another process has just moved it aside
                 os.replace(path, tempfile.mkdtemp(dir=workshop))
