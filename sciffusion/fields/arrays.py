@@ -23,7 +23,7 @@ def array_to_json(array: np.ndarray) -> dict[str, Any]:
     shape = list(array.shape)
     if array.dtype == object and array.size and isinstance(array.flat[0], cftime.datetime):
         calendar = array.flat[0].calendar
-        return {"dtype": "cftime", "calendar": calendar, "shape": shape, "values": [t.isoformat() for t in array.flat]}
+        return {"dtype": "cftime", "calendar": calendar, "shape": shape, "values": [_iso(t) for t in array.flat]}
     if array.dtype.kind in "OUS":
         return {"dtype": "str", "shape": shape, "values": [str(value) for value in array.flat]}
     numbers = array.view(np.int64) if array.dtype.kind in "mM" else array
@@ -52,7 +52,11 @@ def array_from_json(entry: Mapping[str, Any]) -> np.ndarray:
     return raw.view(dtype).reshape(shape) if dtype.kind in "mM" else raw.reshape(shape)
 
 
-_ISO = "%Y-%m-%dT%H:%M:%S"
+_ISO = "%Y-%m-%dT%H:%M:%S.%f"
+
+
+def _iso(time: cftime.datetime) -> str:
+    return str(time.isoformat(timespec="microseconds"))
 
 
 def attributes_to_json(attributes: Mapping[Any, Any]) -> dict[str, Any]:

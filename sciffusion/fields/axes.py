@@ -6,6 +6,7 @@ Coordinates may ascend or descend; what is returned runs in the same direction.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import cftime
 import numpy as np
 import xarray as xr
 
@@ -13,6 +14,7 @@ from sciffusion.errors import SciffusionError
 
 __all__ = [
     "Auxiliary",
+    "at_positions",
     "attributes",
     "auxiliary",
     "cell_edges",
@@ -27,6 +29,7 @@ __all__ = [
 
 Auxiliary = tuple[tuple[str, ...], np.ndarray, dict[str, Any]]
 
+_EPOCH = np.datetime64(0, "ns")
 _CLUES = {
     "latitude": {
         "standard_name": {"latitude"},
@@ -55,14 +58,24 @@ def find_axis(kind: str, dims: Sequence[str], attributes: Sequence[Mapping[str, 
 
 
 def positions(values: np.ndarray) -> np.ndarray:
-    """A coordinate as float64: numbers as they are, times in seconds since the first."""
+    """A coordinate as float64: numbers as they are, times in seconds since 1970 in their own calendar."""
     if values.dtype.kind in "mM":
-        since = values - values[0] if values.dtype.kind == "M" else values
+        since = values - _EPOCH if values.dtype.kind == "M" else values
         seconds: np.ndarray = since / np.timedelta64(1, "s")
         return seconds
     if values.dtype == object:
-        return np.array([(value - values[0]).total_seconds() for value in values])
+        return np.asarray(cftime.date2num(values, "seconds since 1970-01-01", values[0].calendar), np.float64)
     return values.astype(np.float64)
+
+
+def at_positions(numbers: np.ndarray, like: np.ndarray) -> np.ndarray:
+    """The inverse of `positions`: the coordinate of the kind of ``like`` at ``numbers``."""
+    if like.dtype.kind in "mM":
+        since = np.round(numbers * 1e9).astype("timedelta64[ns]")
+        return np.asarray(_EPOCH + since if like.dtype.kind == "M" else since)
+    if like.dtype == object:
+        return np.asarray(cftime.num2date(numbers, "seconds since 1970-01-01", like[0].calendar))
+    return numbers
 
 
 def check_coordinate(name: str, values: np.ndarray) -> None:

@@ -159,9 +159,8 @@ def _find(ds: xr.Dataset, dim: str, value: Any) -> int | None:
 
 def _numbers(native: np.ndarray) -> np.ndarray:
     """All entries on the number line of the first, see `_number`."""
-    if native.dtype == object:
-        return np.array([_number(value, native[0]) for value in native])
-    return positions(native)
+    line = positions(native)
+    return line - line[0] if native.dtype.kind in "MO" else line
 
 
 def _number(value: Any, origin: Any) -> float:

@@ -112,7 +112,7 @@ class Grid:
                      for i, n in enumerate(self.shape))  # fmt: skip
 
     def positions(self, axis: int) -> np.ndarray:
-        """Cell centres (n,) as float64; times in seconds since the first."""
+        """Cell centres (n,) as float64; times in seconds since 1970."""
         coord = self.coords[axis]
         if coord is None:
             return (np.arange(self.shape[axis]) + 0.5) * self.steps[axis]
@@ -213,7 +213,7 @@ class Grid:
             self,
             shape=tuple(len(e) - 1 for e in edges),
             coords=tuple(
-                c if c is None or keep else (e[1:] + e[:-1]) / 2
+                c if c is None or keep else axes.at_positions((e[1:] + e[:-1]) / 2, c)
                 for c, e, keep in zip(self.coords, edges, kept, strict=True)
             ),
             steps=tuple(float(abs(e[-1] - e[0])) / (len(e) - 1) for e in edges),

@@ -8,6 +8,7 @@ import xarray as xr
 
 from sciffusion.errors import SciffusionError
 from sciffusion.fields.axes import cyclic_columns, wraps_around
+from sciffusion.fields.coarsen import conservative, refine
 from sciffusion.fields.grid import Grid
 from tests.fields import grids
 
@@ -123,12 +124,17 @@ def test_auxiliary_coordinates_and_cf_bounds_are_read_and_kept():
     assert back["height"].dtype == np.float32
 
 
-def test_time_may_be_a_grid_axis():
-    times = np.array(["2000-01-01", "2000-01-02", "2000-01-03"], "datetime64[ns]")
+@pytest.mark.parametrize("calendar", ["standard", "360_day"])
+def test_time_may_be_a_grid_axis(calendar):
+    times = xr.date_range("2000-01-01", periods=8, calendar=calendar, use_cftime=calendar == "360_day").values
     grid = Grid.from_dataset(grids.dataset(time=times, x=4), ("time", "x"))
     assert grid.spacing == (86400.0, 1.0)
     back = Grid.from_json(json.loads(json.dumps(grid.to_json())))
     assert (back.coords[0] == times).all()
+    coarse = grid.coarsened({"time": 2})
+    assert coarse.coords[0][0] - times[0] == (times[1] - times[0]) / 2
+    day = np.arange(8.0)[:, None] * np.ones(4)
+    assert refine(coarse, grid, "bicubic")(conservative(grid, coarse)(day)) == pytest.approx(day, abs=1e-9)
 
 
 @pytest.mark.parametrize(
