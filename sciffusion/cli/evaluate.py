@@ -92,7 +92,12 @@ def _pairs(entries: list[str], option: str) -> dict[str, str]:
 
 def _open(paths: list[str], rename: dict[str, str] | None = None, *, partial: bool = False) -> "xr.Dataset":
     """An ensemble store of ours, complete unless ``partial``, or any other data."""
+    from pathlib import Path
+
     from sciffusion.config import Source
     from sciffusion.fields.open import open_source
+    from sciffusion.fields.reader import is_ensemble_store, open_ensemble
 
+    if len(paths) == 1 and is_ensemble_store(Path(paths[0])):
+        return open_ensemble(paths[0], partial=partial).rename(rename or {})
     return open_source(Source(paths=paths, rename=rename or {}))

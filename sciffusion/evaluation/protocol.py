@@ -1,5 +1,6 @@
 """``evaluate``: line the data up, judge every case, and hand back the scores."""
 
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -136,11 +137,13 @@ def _variables(ensemble: xr.Dataset, reference: xr.Dataset, wanted: Sequence[str
 
 
 def _recorded(ds: xr.Dataset) -> dict[str, Any]:
-    """What a store of ours wrote about its grid: the entries of ``Grid.to_json``."""
-    import json
-
-    text = ds.attrs.get("sciffusion_grid", "")
-    return dict(json.loads(text)) if text else {}
+    """What a store of ours wrote about its grid: ``Grid.to_json``, as an attribute or in its identity."""
+    try:
+        identity = json.loads(str(ds.attrs.get("sciffusion_identity", "{}")))
+        entry = json.loads(str(ds.attrs["sciffusion_grid"])) if "sciffusion_grid" in ds.attrs else identity.get("grid")
+    except json.JSONDecodeError:
+        return {}
+    return dict(entry) if isinstance(entry, dict) and "dims" in entry else {}
 
 
 def _grid(ds: xr.Dataset, dims: Sequence[str], periodic: Sequence[str] | None) -> Grid:

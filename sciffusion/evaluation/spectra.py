@@ -115,7 +115,7 @@ class Shells:
         axes = tuple(range(-len(self.shape), 0))
         anomaly -= (anomaly * taper).sum(axis=axes, keepdims=True) / taper.sum()
         scale = 1 / (np.sqrt((taper**2).mean()) * taper.size)
-        return np.asarray(fft.rfftn(anomaly * taper, axes=axes)) * scale
+        return np.asarray(fft.rfftn(anomaly * taper, axes=axes) * scale)
 
     def gather(self, power: np.ndarray) -> np.ndarray:
         """Sum over shells, counting twice the modes whose conjugates are not stored."""
@@ -203,7 +203,7 @@ class Zonal:
         mean = inside.sum(axis=2, keepdims=True) / np.maximum(valid.sum(axis=1), 1)[:, None]
         anomaly = np.where(valid, inside - mean, 0)
         share = np.maximum(valid.mean(axis=1), 1 / self.longitudes)
-        modes = np.asarray(fft.rfft(anomaly, axis=2)) / (self.longitudes * np.sqrt(share)[:, None])
+        modes: np.ndarray = fft.rfft(anomaly, axis=2) / (self.longitudes * np.sqrt(share)[:, None])
         modes[:, :, 0] = mean[:, :, 0]
         return modes
 

@@ -43,7 +43,9 @@ def number(value: float, digits: int = 3) -> str:
     """A number with three significant digits; a dash for NaN."""
     if not np.isfinite(value):
         return "–"
-    plain = value == 0 or 1e-3 <= abs(value) < 1e4
+    if 10**digits <= abs(value) < 1e5:
+        return f"{value:.0f}"
+    plain = value == 0 or 1e-3 <= abs(value) < 10**digits
     return f"{value:#.{digits}g}".rstrip(".") if plain else f"{value:.{digits - 1}e}"
 
 

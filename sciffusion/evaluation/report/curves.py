@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 from scipy.special import ndtri
 
 from sciffusion.evaluation.report.figures import COLOURS, ENSEMBLE, INK, figure, legend, powers, svg
@@ -61,7 +62,7 @@ def rank_histogram(one: xr.Dataset) -> str:
     flat = one["rank_histogram"].isel(system=0).dropna("rank").values
     axes.bar(np.arange(len(flat)), flat, width=0.92, color=ENSEMBLE)
     axes.axhline(1, color=INK, lw=0.9, ls="--")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     axes.set(title="Rank histogram", xlabel="members below the truth", ylabel="frequency / flat")
     return svg(canvas, "Rank histogram of the ensemble")
 

@@ -25,7 +25,7 @@ COLOURS = (
     "#9a8a00",
 )  # baselines, told apart by the colour-blind
 
-_STYLE: dict[str, Any] = {
+_STYLE: Any = {
     "svg.fonttype": "none",
     "font.family": "sans-serif",
     "font.size": 9.5,

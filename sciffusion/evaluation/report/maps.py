@@ -1,5 +1,7 @@
 """Maps: pictures of one case on one colour scale, and of the scores averaged over cases."""
 
+from typing import Any
+
 import numpy as np
 import xarray as xr
 
@@ -64,13 +66,13 @@ def _picture(
     field, extent = _oriented(maps, field)
     canvas, (axes,) = figure(WIDTH, HEIGHT if field.shape[1] > 1.4 * field.shape[0] else 1.4 * HEIGHT)
     axes.grid(False)
-    shades = {"vmin": low, "vmax": high, "cmap": colours, "interpolation": "none"}
+    shades: Any = {"vmin": low, "vmax": high, "cmap": colours, "interpolation": "none"}
     picture = axes.imshow(_reduced(field.values), extent=extent, aspect="auto", **shades)
     box = axes.get_position()
     axes.set_position((box.x0, box.y0, box.width - 0.17, box.height))
     beside = canvas.add_axes((box.x1 - 0.15, box.y0, 0.03, box.height))
     bar = canvas.colorbar(picture, cax=beside)
-    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar.outline.set_visible(False)
     bar.set_label(units)
     vertical, horizontal = (DEGREES.get(_dim(dim).lower(), _dim(dim)) for dim in field.dims)
     axes.set(title=title, xlabel=horizontal, ylabel=vertical)

@@ -46,7 +46,7 @@ def render(evaluation: "Evaluation") -> str:
         "method": _method(evaluation),
     }
     sections = "".join(f'<section id="{key}"><h2>{SECTIONS[key]}</h2>{text}</section>' for key, text in body.items())
-    links = "".join(f'<a href="#{key}">{words}</a>' for key, words in SECTIONS.items())
+    links = " ".join(f'<a href="#{key}">{words}</a>' for key, words in SECTIONS.items())
     style = files("sciffusion.evaluation.report").joinpath("style.css").read_text(encoding="utf-8")
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'

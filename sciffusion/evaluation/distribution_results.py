@@ -1,0 +1,111 @@
+"""Ranks, spread against error, densities, quantiles: how values are distributed."""
+
+from functools import partial
+
+import numpy as np
+import xarray as xr
+
+from sciffusion.evaluation.calibration import BinnedSpread
+from sciffusion.evaluation.distributions import LEVELS, Distribution, kolmogorov_smirnov, wasserstein
+from sciffusion.evaluation.results import Results
+
+__all__ = ["tables"]
+
+PAIR = ("system", "variable")
+SPREAD_BINS = 12
+CLASSES = 80
+
+
+def tables(results: Results) -> list[xr.Dataset]:
+    """Rank histogram, spread bins, quantiles, distances and densities."""
+    return [_ranks(results), _binned(results), _quantiles(results), _distances(results), _densities(results)]
+
+
+def _ranks(results: Results) -> xr.Dataset:
+    tallies = [t for (sample, _, _), t in results.panel.tallies.items() if sample == results.sample]
+    bins = max(len(next(iter(t.by_case.values()))["ranks"]) for t in tallies)
+    ds = xr.Dataset(coords={**results.coords, "rank": np.arange(bins)})
+    text = "share of the truth in each rank over that of a flat histogram"
+    values = results.table(partial(_histogram, results, bins), (bins,))
+    ds["rank_histogram"] = ((*PAIR, "rank"), values, {"long_name": text, "units": "1"})
+    return ds
+
+
+def _histogram(results: Results, size: int, system: str, field: str) -> np.ndarray | None:
+    tally = results.tally(system, field)
+    if tally is None:
+        return None
+    counts = tally.stacked("ranks").sum(axis=(0, 2))
+    return np.concatenate([counts / counts.sum() * len(counts), np.full(size - len(counts), np.nan)])
+
+
+def _binned(results: Results) -> xr.Dataset:
+    curves = results.table(partial(_curve, results), (2, SPREAD_BINS))
+    spread, error = "sqrt((m+1)/m) x ensemble spread, in bins of equal area", "RMSE of the mean in the same bins"
+    ds = xr.Dataset(coords=dict(results.coords))
+    ds["spread_in_bin"] = ((*PAIR, "spread_bin"), curves[:, :, 0], {"long_name": spread})
+    ds["rmse_in_bin"] = ((*PAIR, "spread_bin"), curves[:, :, 1], {"long_name": error})
+    return ds
+
+
+def _curve(results: Results, system: str, field: str) -> np.ndarray | None:
+    tally = results.tally(system, field)
+    return None if tally is None else np.stack(BinnedSpread.curve(tally, SPREAD_BINS))
+
+
+def _distribution(results: Results, field: str) -> Distribution:
+    return Distribution(results.panel.domain.weights, *results.panel.scales.get(field, (0.0, 1.0)))
+
+
+def _quantiles(results: Results) -> xr.Dataset:
+    ds = xr.Dataset(coords={**results.coords, "level": LEVELS})
+    members, truth = (
+        results.table(partial(_quantiles_of, results, kind), (len(LEVELS),)) for kind in ("members", "truth")
+    )
+    ds["quantile_members"] = ((*PAIR, "level"), members, {"long_name": "area-weighted quantiles of all members"})
+    ds["quantile_truth"] = (("variable", "level"), truth[0], {"long_name": "area-weighted quantiles of the truth"})
+    return ds
+
+
+def _quantiles_of(results: Results, kind: str, system: str, field: str) -> np.ndarray | None:
+    tally = results.tally(system, field)
+    return None if tally is None else _distribution(results, field).quantiles(tally.total[f"values_{kind}"])
+
+
+def _distances(results: Results) -> xr.Dataset:
+    ds = xr.Dataset(coords=dict(results.coords))
+    for name, text in (("wasserstein", "Wasserstein-1"), ("kolmogorov_smirnov", "Kolmogorov-Smirnov")):
+        values = results.table(partial(_distance, results, name))
+        ds[name] = (PAIR, values, {"long_name": f"{text} distance between the distributions of members and truth"})
+    return ds
+
+
+def _distance(results: Results, name: str, system: str, field: str) -> float | None:
+    tally = results.tally(system, field)
+    if tally is None:
+        return None
+    members, truth = tally.total["values_members"], tally.total["values_truth"]
+    if name == "wasserstein":
+        return wasserstein(members, truth, _distribution(results, field).edges)
+    return kolmogorov_smirnov(members, truth)
+
+
+def _densities(results: Results) -> xr.Dataset:
+    shape = (len(results.fields), CLASSES)
+    members, (truth, low, high) = np.full((len(results.systems), *shape), np.nan), np.full((3, *shape), np.nan)
+    for j, field in enumerate(results.fields):
+        found = {s: t.total for s in results.systems if (t := results.tally(s, field)) is not None}
+        if not found:
+            continue
+        form = _distribution(results, field)
+        everything = np.sum([total["values_members"] + total["values_truth"] for total in found.values()], axis=0)
+        classes = form.classes(everything, CLASSES)
+        size = len(classes) - 1
+        low[j, :size], high[j, :size] = form.edges[classes[:-1]], form.edges[classes[1:]]
+        for system, total in found.items():
+            members[results.systems.index(system), j, :size] = form.density(total["values_members"], classes)
+            truth[j, :size] = form.density(total["values_truth"], classes)
+    ds = xr.Dataset(coords=dict(results.coords))
+    ds["density_members"] = ((*PAIR, "class"), members, {"long_name": "probability density of the members"})
+    ds["density_truth"] = (("variable", "class"), truth, {"long_name": "probability density of the truth"})
+    return ds.assign(class_low=(("variable", "class"), low), class_high=(("variable", "class"), high))
