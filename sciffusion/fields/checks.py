@@ -32,7 +32,9 @@ def suggestion(name: str, known: Iterable[str]) -> str:
     """The mend for a name that is not there: the nearest one, and what there is."""
     names = sorted(set(known))
     lower = {other.lower(): other for other in names}
-    near = difflib.get_close_matches(name.lower(), lower, n=1)
+    near = difflib.get_close_matches(name.lower(), lower, n=1) or [
+        other for other in lower if min(len(other), len(name)) > 2 and other[:3] == name.lower()[:3]
+    ]
     hint = f"did you mean {lower[near[0]]!r}? " if near else ""
     return f"{hint}there is: {', '.join(names[:20])}{' ...' if len(names) > 20 else ''}"
 

@@ -205,11 +205,12 @@ def _match_longitude(ds: xr.Dataset, template: Template, dim: str, name: str) ->
         return ds
     values = ds[dim].values.astype(np.float64)
     start = float(old[dim].values.min()) - (spacing_of(ds, dim) or 0.0) / 2
-    wrapped = (values - start + 1e-6) % 360 + start - 1e-6
+    wrapped = np.round((values - start + 1e-6) % 360 + start - 1e-6, 9)
     order = np.argsort(wrapped)
+    order = order[np.diff(wrapped[order], prepend=-np.inf) > 1e-6]  # a first column repeated at the end is dropped
     if order[0] > order[-1] and np.all(np.diff(order) == -1):
         order = order[::-1]  # falling throughout: the direction is matched afterwards
-    moved = bool(np.any(order != np.arange(order.size)))
+    moved = order.size < values.size or bool(np.any(order != np.arange(order.size)))
     if not moved and np.allclose(wrapped, values):
         return ds
     logger.info(
