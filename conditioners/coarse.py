@@ -22,7 +22,7 @@ from sciffusion.conditioners.phase import phases
 from sciffusion.conditioners.ranges import Moments, beyond
 from sciffusion.conditioners.reading import noted, read
 from sciffusion.fields.cases import Case
-from sciffusion.fields.coarsen import conservative, refine
+from sciffusion.fields.coarsen import Interpolation, conservative, refine
 from sciffusion.fields.conventions import Template, harmonise
 from sciffusion.fields.grid import Grid
 from sciffusion.fields.resample import SeparableMap
@@ -110,7 +110,7 @@ class CoarseField(Conditioner):
         """Conservative means over the coarse cells."""
         return conservative(self.grid, self.coarse_grid)
 
-    def interpolation(self, method: config.Interpolation | None = None) -> SeparableMap:
+    def interpolation(self, method: Interpolation | None = None) -> SeparableMap:
         """From the coarse grid to the fine one; None: the method of the settings."""
         method = method or self.settings.interpolation
         if method not in self._maps:
@@ -156,7 +156,7 @@ class CoarseField(Conditioner):
         return {"channels": np.concatenate(parts).astype(np.float32)}
 
     def _interpolated(
-        self, dataset: xr.Dataset | None, case: Case, window: Window | None, method: config.Interpolation | None
+        self, dataset: xr.Dataset | None, case: Case, window: Window | None, method: Interpolation | None
     ) -> tuple[np.ndarray, np.ndarray]:
         """The field (channel, *window) without gaps, and the share of it (1, *window) that exists."""
         mapping = self.interpolation(method)
@@ -186,7 +186,7 @@ class CoarseField(Conditioner):
         dataset: xr.Dataset | None,
         case: Case,
         window: Window | None = None,
-        method: config.Interpolation | None = None,
+        method: Interpolation | None = None,
     ) -> np.ndarray:
         """Interpolation as a first guess of the target: float32 (target channel, *window), physical units.
 

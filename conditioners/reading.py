@@ -1,4 +1,4 @@
-"""Reading one case of a condition's data: its place along the case dims, its channels, a window of its grid."""
+"""Reading one case of a condition's data: its channels on a window of its grid; and hearing what was converted."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -8,22 +8,9 @@ import numpy as np
 import xarray as xr
 
 from sciffusion.errors import SciffusionError
-from sciffusion.fields.cases import Align, Case, encode_label, select
+from sciffusion.fields.cases import Align, Case, select
 
-__all__ = ["noted", "read", "take"]
-
-
-def take(ds: xr.Dataset, case: Case, align: Align = "exact") -> xr.Dataset:
-    """`select`, but by position where the label there is the case's own: constant time in the number of labels."""
-    known = {dim: index for dim, index in case.indices.items() if _is_at(ds, dim, index, case)}
-    return select(ds.isel(known), case, align)
-
-
-def _is_at(ds: xr.Dataset, dim: str, index: int, case: Case) -> bool:
-    if dim not in ds.dims or index >= ds.sizes[dim]:
-        return False
-    value = ds[dim].values[index] if dim in ds.coords else index
-    return encode_label(value) == case.labels[case.dims.index(dim)]
+__all__ = ["noted", "read"]
 
 
 def read(
@@ -46,7 +33,7 @@ def read(
     part = ds[list(variables)]
     if window is not None:  # first, so that blending two times reads no more than the window of each
         part = part.isel(dict(zip(dims, window, strict=True)))
-    part = take(part, case, align)
+    part = select(part, case, align)
     return np.concatenate([_channels(part[variable], dims, channel_dims, name) for variable in variables])
 
 

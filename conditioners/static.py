@@ -63,6 +63,11 @@ class StaticField(Conditioner):
         place = (slice(None), *(window or ()))
         return {"channels": np.ascontiguousarray(self._host[place])}
 
+    def fields_by_name(self) -> dict[str, np.ndarray]:
+        """Variable -> field (*grid) in physical units; of a variable with levels the first."""
+        each = len(self._host) // len(self.settings.variables)
+        return {name: self._host[index * each] for index, name in enumerate(self.settings.variables)}
+
     def description(self) -> dict[str, Any]:
         """The number of fields."""
         return {"channels": self.channels}

@@ -6,12 +6,24 @@ Imported as ``sciffusion.datasets``. Names are loaded when they are first asked 
 from importlib import import_module
 from typing import Any
 
-__all__ = ["example_names", "example_path", "open_example"]
+__all__ = [
+    "ExperimentData",
+    "StepSampler",
+    "TrainingCases",
+    "example_names",
+    "example_path",
+    "open_example",
+    "open_experiment",
+]
 
 _HOMES = {
+    "ExperimentData": "pairs",
+    "StepSampler": "draws",
+    "TrainingCases": "training",
     "example_names": "example",
     "example_path": "example",
     "open_example": "example",
+    "open_experiment": "pairs",
 }
 
 

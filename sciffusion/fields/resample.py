@@ -18,9 +18,13 @@ __all__ = ["SeparableMap"]
 
 @dataclass(frozen=True, eq=False)
 class SeparableMap:
-    """The map of ``matrices``: per grid axis a sparse (out, in), float64."""
+    """The map of ``matrices``: per grid axis a sparse (out, in), float64.
+
+    ``order`` of the axes, by default by growth; a window keeps that of the whole, and so every bit of its values.
+    """
 
     matrices: tuple[csr_array, ...]
+    order: tuple[int, ...] | None = None
 
     @property
     def in_shape(self) -> tuple[int, ...]:
@@ -73,7 +77,7 @@ class SeparableMap:
         cut = [matrix[part] for matrix, part in zip(self.matrices, out_slices, strict=True)]
         needed = [_span(matrix) for matrix in cut]
         narrow = (matrix[:, part].tocsr() for matrix, part in zip(cut, needed, strict=True))
-        return SeparableMap(tuple(narrow)), tuple(needed)
+        return SeparableMap(tuple(narrow), tuple(self._order)), tuple(needed)
 
     def dense(self) -> tuple[np.ndarray, ...]:
         """The matrices as float64 arrays (out, in)."""
@@ -86,6 +90,8 @@ class SeparableMap:
     @cached_property
     def _order(self) -> list[int]:
         """Axes by growth, so that the array in between stays small."""
+        if self.order is not None:
+            return list(self.order)
         growth = [out / max(1, size) for out, size in zip(self.out_shape, self.in_shape, strict=True)]
         return sorted(range(len(growth)), key=growth.__getitem__)
 
