@@ -313,6 +313,24 @@ def test_channels_without_a_coarse_counterpart_have_no_baseline():
         codec.encode(pairs[0][0])
 
 
+def test_a_baseline_with_gaps_is_replaced_by_its_mean_there():
+    grid = grids.box(6)
+    ds = made(grid, PLAIN)
+    _, interpolate = interpolation(grid)
+
+    def baseline(x):
+        b = interpolate(x)
+        b[:, 0] = np.nan
+        return b
+
+    codec, pairs = codec_of(ds, grid, PLAIN, baseline=baseline)
+    z, present = codec.encode(*pairs[0])
+    assert present.all()
+    assert z[:, 0].abs().max() < 20  # a baseline of 0 K would leave 280 K, some 300 sd
+    decoded = codec.decode(z[None], pairs[0][1])["t"][0]
+    assert decoded == pytest.approx(ds["t"].values[0], rel=1e-6)
+
+
 def test_each_sample_may_have_its_own_baseline():
     grid = grids.box(6)
     ds = made(grid, PLAIN)
