@@ -189,6 +189,34 @@ def test_sparser_coarse_times_are_aligned_to_the_previous(tmp_path):
     assert experiment.conditions["coarse"].align == "previous"
 
 
+def test_only_the_period_that_both_have_is_split(tmp_path, capsys):
+    ds = globe(times=40)[["uas"]]
+    ds.to_zarr(tmp_path / "fine.zarr")
+    coarse = coarsened(ds, ["uas"], ["lat", "lon"], "sphere", ["lon"], 4)
+    coarse.isel(time=slice(10, 34)).to_netcdf(tmp_path / "coarse.nc")
+    experiment, _ = run_init(tmp_path, "--target", tmp_path / "fine.zarr", "--coarse", tmp_path / "coarse.nc")
+    assert positions(ds, "time", *experiment.split.train[0])[0] == 10
+    assert positions(ds, "time", *experiment.split.test[0])[-1] == 33
+    assert "has entries for 24 of 40 along time" in capsys.readouterr().out
+
+
+def test_dims_that_only_the_coarse_data_have_become_cases(tmp_path, capsys):
+    ds = globe()[["uas"]]
+    ds.to_zarr(tmp_path / "fine.zarr")
+    coarse = coarsened(ds, ["uas"], ["lat", "lon"], "sphere", ["lon"], 4)
+    xr.concat([coarse, coarse + 0.1], "realization").to_netcdf(tmp_path / "coarse.nc")
+    experiment, _ = run_init(tmp_path, "--target", tmp_path / "fine.zarr", "--coarse", tmp_path / "coarse.nc")
+    assert experiment.split.dim == "time"
+    assert "varies along realization too" in capsys.readouterr().out
+
+
+def test_a_globe_whose_first_column_is_repeated_is_periodic(tmp_path):
+    ds = globe(times=8)[["uas"]]
+    again = ds.isel(lon=[0]).assign_coords(lon=[360.0])
+    xr.concat([ds, again], "lon").to_netcdf(tmp_path / "fine.nc")
+    assert run_init(tmp_path, "--target", tmp_path / "fine.nc")[0].target.periodic == ["lon"]
+
+
 def test_static_files_are_named_like_the_target(tmp_path):
     ds = globe()
     ds[["uas"]].to_zarr(tmp_path / "fine.zarr")
@@ -247,6 +275,20 @@ def test_an_existing_yaml_is_kept(tmp_path):
     assert run_init(tmp_path, "--target", tmp_path / "fine.nc", "--overwrite")[0].recipe == "edm"
 
 
+@pytest.fixture(scope="module")
+def ill_matched(tmp_path_factory):
+    """A folder with files that do not belong together."""
+    folder = tmp_path_factory.mktemp("ill_matched")
+    ds, sea = globe(times=8), projected(times=8)
+    ds.to_netcdf(folder / "fine.nc")
+    later = coarsened(ds, ["uas"], ["lat", "lon"], "sphere", ["lon"], 4)
+    later.assign_coords(time=later.time + np.timedelta64(4000, "D")).to_netcdf(folder / "later.nc")
+    sea.to_netcdf(folder / "sea.nc")
+    away = coarsened(sea, ["sst"], ["y", "x"], "plane", [], 4)
+    away.assign_coords(y=away.y + 1e7).to_netcdf(folder / "away.nc")
+    return folder
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -261,15 +303,8 @@ def test_an_existing_yaml_is_kept(tmp_path):
         (["--target", "fine.nc", "--static", "fine.nc"], ["vary along time", "without time"]),
     ],
 )
-def test_bad_input_is_named_with_its_mend(tmp_path, monkeypatch, arguments, words):
-    monkeypatch.chdir(tmp_path)
-    ds, sea = globe(times=8), projected(times=8)
-    ds.to_netcdf("fine.nc")
-    later = coarsened(ds, ["uas"], ["lat", "lon"], "sphere", ["lon"], 4)
-    later.assign_coords(time=later.time + np.timedelta64(4000, "D")).to_netcdf("later.nc")
-    sea.to_netcdf("sea.nc")
-    away = coarsened(sea, ["sst"], ["y", "x"], "plane", [], 4)
-    away.assign_coords(y=away.y + 1e7).to_netcdf("away.nc")
+def test_bad_input_is_named_with_its_mend(tmp_path, monkeypatch, ill_matched, arguments, words):
+    monkeypatch.chdir(ill_matched)
     with pytest.raises(SciffusionError) as error:
         run_init(tmp_path, *arguments)
     for word in words:

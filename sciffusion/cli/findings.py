@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import xarray as xr
 
 from sciffusion.fields.labels import label_text
@@ -15,13 +16,19 @@ __all__ = ["CoarseFound", "StaticFound", "describe"]
 
 @dataclass(frozen=True)
 class CoarseFound:
-    """What is known of the coarse data: their source's settings, fields, factor, alignment and consistency."""
+    """What is known of the coarse data: their source's settings, fields, factor, alignment and consistency.
+
+    ``served``: case dim of the target -> positions that the coarse data have an entry for; ``extra_dims``: case dims
+    that only the coarse data have.
+    """
 
     source: dict[str, Any]
     variables: list[str]
     factor: dict[str, float]
     align: str
     consistency: Consistency
+    served: dict[str, np.ndarray]
+    extra_dims: list[str]
 
 
 @dataclass(frozen=True)
@@ -36,7 +43,11 @@ def describe(
     settings: Mapping[str, Any], comments: Mapping[str, str], fine: Survey, coarse: CoarseFound | None
 ) -> list[str]:
     """Lines for the terminal: grid, cases, every field with what was decided for it, the coarse data, what is left."""
-    return [*_grid_lines(fine), *_field_lines(settings, comments, fine), *(_coarse_lines(coarse) if coarse else [])]
+    return [
+        *_grid_lines(fine),
+        *_field_lines(settings, comments, fine),
+        *(_coarse_lines(coarse, fine) if coarse else []),
+    ]
 
 
 def _grid_lines(fine: Survey) -> list[str]:
@@ -64,19 +75,29 @@ def _field_lines(settings: Mapping[str, Any], comments: Mapping[str, str], fine:
     return lines
 
 
-def _coarse_lines(coarse: CoarseFound) -> list[str]:
-    check = coarse.consistency
-    lines = [f"coarse     {', '.join(coarse.variables)}; {', '.join(f'{d} / {f:g}' for d, f in coarse.factor.items())}"]
-    if check.correlation and min(check.correlation.values()) < 0.5:
-        worst = min(check.correlation, key=lambda name: check.correlation[name])
-        lines.append(
+def _coarse_lines(coarse: CoarseFound, fine: Survey) -> list[str]:
+    ratio = ", ".join(f"{dim} / {value:g}" for dim, value in coarse.factor.items())
+    lines = [f"coarse     {', '.join(coarse.variables)}; {ratio}"]
+    for dim, places in coarse.served.items():
+        if places.size < fine.ds.sizes[dim]:
+            lines.append(
+                f"           has entries for {places.size} of {fine.ds.sizes[dim]} along {dim}; the others are left out"
+            )
+    lines += [f"           varies along {dim} too: every entry is a case of its own" for dim in coarse.extra_dims]
+    return lines + _consistency_lines(coarse.consistency)
+
+
+def _consistency_lines(check: Consistency) -> list[str]:
+    if not check.difference:
+        return ["           cannot be compared with C(fine): no variable and case in common"]
+    worst = min(check.correlation, key=lambda name: check.correlation[name])
+    if check.correlation[worst] < 0.5:
+        return [
             f"WARNING    coarse {worst} hardly follows the target (correlation {check.correlation[worst]:.2f}):"
             " a free-running model's days are not the target's, see the how-to on independent coarse models"
-        )
-    elif check.difference:
-        differs = ", ".join(f"{name} {value:.1g}" for name, value in check.difference.items())
-        lines.append(f"           {'equals' if check.exact else 'is not'} C(fine); difference in sd: {differs}")
-    return lines
+        ]
+    differs = ", ".join(f"{name} {value:.1g}" for name, value in check.difference.items())
+    return [f"           {'equals' if check.exact else 'is not'} C(fine); difference in sd: {differs}"]
 
 
 def _extent(ds: xr.Dataset, dim: str) -> str:

@@ -101,7 +101,7 @@ def _coarse(args: argparse.Namespace, fine: "Survey", spacing: dict[str, float],
     from sciffusion.cli.findings import CoarseFound
     from sciffusion.config import Source
     from sciffusion.fields.open import check_overlap, open_source
-    from sciffusion.fields.pairing import alignment, consistency, factors, matching_names
+    from sciffusion.fields.pairing import alignment, consistency, factors, matching_names, served
     from sciffusion.fields.survey import layout_of
 
     raw = open_source(Source(paths=args.coarse), check=False)
@@ -121,6 +121,8 @@ def _coarse(args: argparse.Namespace, fine: "Survey", spacing: dict[str, float],
         factor=factor,
         align=align,
         consistency=consistency(fine, coarse, spacing, align),
+        served={dim: served(fine.ds, coarse, dim, align) for dim in fine.layout.case_dims},
+        extra_dims=[dim for dim in found.case_dims if dim not in fine.layout.case_dims],
     )
 
 

@@ -46,7 +46,7 @@ def propose(
     if title := str(fine.ds.attrs.get("title", "")).strip():
         made.settings["title"] = title[:80]
     _target(made, fine, source, variables, spacing or {})
-    ranges = _split(made, fine)
+    ranges = _split(made, fine, coarse)
     window = _window(fine)
     plan = _symmetries(fine, ranges, static is not None)
     _conditions(made, fine, variables, coarse, static, factor, plan)
@@ -104,16 +104,19 @@ def _sides(fine: Survey) -> dict[str, str]:
     return found
 
 
-def _split(made: Proposal, fine: Survey) -> list[tuple[int, int]]:
-    """Split along time, else along the longest case dim; returns the ranges of positions."""
+def _split(made: Proposal, fine: Survey, coarse: CoarseFound | None) -> list[tuple[int, int]]:
+    """Split along time, else along the longest case dim, where the coarse data have entries; the ranges as counts."""
     case = fine.layout.case_dims
     time = find_axis(fine.ds, "time", case)
     dim = time or max(case, key=lambda name: fine.ds.sizes[name], default=None)
-    count = fine.ds.sizes[dim] if dim else 1
+    places = np.arange(fine.ds.sizes[dim] if dim else 1)
+    if coarse is not None and dim is not None:
+        places = coarse.served.get(dim, places)
+    count = places.size
     ranges, why = decisions.split(count, gap=max(1, count // 50) if time else 0)
     labels = _labels(fine.ds, dim)
     entries = {
-        key: [[labels(first), labels(last)]]
+        key: [[labels(int(places[first])), labels(int(places[last]))]]
         for key, (first, last) in zip(
             ("train", "validation", "test") if len(ranges) != 2 else ("train", "test"), ranges, strict=False
         )
@@ -261,7 +264,9 @@ def _constraint(made: Proposal, coarse: CoarseFound | None, covered: list[str]) 
     if not covered:
         return None, "the coarse data have none of the target variables"
     if coarse is not None and not coarse.consistency.exact:
-        worst = max(coarse.consistency.difference.values(), default=float("nan"))
+        if not coarse.consistency.difference:
+            return None, "coarse could not be compared with C(fine)"
+        worst = max(coarse.consistency.difference.values())
         return None, f"coarse is not C(fine): they differ by up to {worst:.2g} sd, which members should not inherit"
     curved = [name for name in covered if "transform" in made.settings["target"]["variables"][name]]
     if len(curved) == len(covered):

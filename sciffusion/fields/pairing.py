@@ -8,13 +8,14 @@ import numpy as np
 import xarray as xr
 
 from sciffusion.errors import SciffusionError
+from sciffusion.fields.cases import case_dims, cases_of, encode_label, select
 from sciffusion.fields.conventions import convert_units
 from sciffusion.fields.labels import is_time
 from sciffusion.fields.roles import find_axis, role_of, roles, spacing_of
 from sciffusion.fields.survey import Survey, sample_indices
 from sciffusion.fields.template import Template
 
-__all__ = ["Consistency", "alignment", "consistency", "factors", "matching_names"]
+__all__ = ["Consistency", "alignment", "consistency", "factors", "matching_names", "served"]
 
 CASES = 4
 EXACT = 1e-3  # rms difference, in sd of the coarse field, below which coarse = C(fine) up to packing
@@ -70,6 +71,19 @@ def alignment(fine: xr.Dataset, coarse: xr.Dataset) -> Literal["exact", "previou
     return "exact" if np.isin(times[within], others).mean() > 0.5 else "previous"
 
 
+def served(fine: xr.Dataset, coarse: xr.Dataset, dim: str, align: str) -> np.ndarray:
+    """Positions along the fine data's ``dim`` that the coarse data have an entry for; all, without coordinates."""
+    everything = np.arange(fine.sizes[dim])
+    if dim not in fine.coords or dim not in coarse.coords or coarse[dim].ndim != 1:
+        return everything
+    ours, theirs = ([encode_label(value) for value in ds[dim].values] for ds in (fine, coarse))
+    if align == "exact":
+        common = set(theirs)
+        return np.array([i for i, label in enumerate(ours) if label in common], dtype=np.int64)
+    first, last = min(theirs), max(theirs)
+    return np.array([i for i, label in enumerate(ours) if label >= first and (align == "previous" or label <= last)])  # type: ignore[operator]
+
+
 def factors(fine: Survey, coarse: xr.Dataset) -> dict[str, float]:
     """Coarse over fine spacing per grid dim, by coordinates, else by the number of cells."""
     found = {}
@@ -91,7 +105,6 @@ def consistency(fine: Survey, coarse: xr.Dataset, spacing: dict[str, float], ali
 
     Where the coarse data reach beyond the fine ones, only cells within are compared.
     """
-    from sciffusion.fields.cases import case_dims, cases_of, select
     from sciffusion.fields.coarsen import conservative
     from sciffusion.fields.grid import Grid
 
@@ -100,6 +113,8 @@ def consistency(fine: Survey, coarse: xr.Dataset, spacing: dict[str, float], ali
     if not names:
         return Consistency()
     core = (*layout.dims, *layout.channel_dims)
+    extra = [dim for dim in coarse.dims if dim not in fine.ds.dims]
+    coarse = coarse.isel(dict.fromkeys(extra, 0))
     coarse = convert_units(coarse[names], Template.of(fine.ds[names], layout.dims))
     grid = Grid.from_dataset(fine.ds, layout.dims, fine.geometry, fine.periodic, spacing)
     coarse = _within(coarse, grid, layout.dims)

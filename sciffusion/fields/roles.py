@@ -138,8 +138,9 @@ def spacing_of(ds: xr.Dataset, dim: Hashable) -> float | None:
 
 
 def wraps_around(ds: xr.Dataset, dim: Hashable) -> bool:
-    """Whether a longitude covers the whole circle."""
+    """Whether a longitude covers the whole circle, also where its first column is repeated at the end."""
     spacing = spacing_of(ds, dim)
     if spacing is None or role_of(ds, dim) != "longitude" or not is_degrees(ds, dim):
         return False
-    return abs(spacing * ds.sizes[dim] - 360.0) < 0.25 * spacing
+    span = spacing * (ds.sizes[dim] - 1)
+    return min(abs(span + spacing - 360.0), abs(span - 360.0)) < 0.25 * spacing

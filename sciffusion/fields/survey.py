@@ -12,6 +12,7 @@ import numpy as np
 import xarray as xr
 
 from sciffusion.errors import SciffusionError
+from sciffusion.fields.axes import cyclic_columns
 from sciffusion.fields.facts import FieldFacts, facts_of, wraps_like_its_interior
 from sciffusion.fields.roles import HORIZONTAL, geometry_of, role_of, roles, wraps_around
 
@@ -61,11 +62,19 @@ def survey(ds: xr.Dataset, variables: Sequence[str] | None = None, dims: Sequenc
     Raises SciffusionError when no field is found or the grid dims cannot be told.
     """
     layout = layout_of(ds, variables, dims)
-    ds = ds.transpose(..., *layout.dims, missing_dims="ignore")
+    ds = _without_repeated_columns(ds.transpose(..., *layout.dims, missing_dims="ignore"), layout.dims)
     geometry = geometry_of(ds, layout.dims)
     samples = _samples(ds, layout)
     facts = {name: facts_of(ds[name], stack) for name, stack in samples.items()}
     return Survey(ds, layout, geometry, _periodic(ds, layout, geometry, samples), facts)
+
+
+def _without_repeated_columns(ds: xr.Dataset, dims: Sequence[str]) -> xr.Dataset:
+    """Drop longitudes at the end that repeat the first ones, as training does."""
+    for dim in dims:
+        if dim in ds.coords and role_of(ds, dim) == "longitude" and (repeated := cyclic_columns(ds[dim].values)):
+            ds = ds.isel({dim: slice(0, -repeated)})
+    return ds
 
 
 def layout_of(ds: xr.Dataset, variables: Sequence[str] | None = None, dims: Sequence[str] | None = None) -> Layout:

@@ -1,4 +1,4 @@
-"""New conditions in the terms of the training data: what axes and units mean, and what is changed, logged or refused."""
+"""New conditions in the terms of the training data: what axes and units mean; what is changed, logged, refused."""
 
 import json
 import logging
