@@ -45,6 +45,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--block", type=int, metavar="N", help="consecutive cases that hang together (default: estimated)"
     )
     parser.add_argument("--partial", action="store_true", help="accept an ensemble store that is not complete")
+    parser.add_argument(
+        "--state", metavar="FILE", help="keep the sums there: an interrupted evaluation goes on from it"
+    )
     parser.add_argument("--report", metavar="FILE.html", help="write the report")
     parser.add_argument("--json", metavar="FILE", help="write all numbers as JSON")
     parser.add_argument("--netcdf", metavar="FILE", help="write all numbers as NetCDF")
@@ -69,6 +72,7 @@ def run(args: argparse.Namespace) -> int:
         variables=args.variables,
         estimator=args.estimator,
         block=args.block,
+        state=args.state,
         progress=lambda label: print(f"evaluating {label}", flush=True),
     )
     print(f"\n{evaluation.summary()}")

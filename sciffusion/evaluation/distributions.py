@@ -43,8 +43,9 @@ class Distribution:
 
     def _count(self, field: np.ndarray, valid: np.ndarray) -> np.ndarray:
         steps = round(REACH / STEP)
-        position = np.arcsinh((field[valid].astype(np.float64) - self.centre) / self.scale) / STEP
-        index = np.clip(np.floor(position).astype(int) + steps, 0, 2 * steps - 1)
+        values = field[valid] - field.dtype.type(self.centre)
+        position = np.arcsinh(values / field.dtype.type(self.scale)) / field.dtype.type(STEP) + field.dtype.type(steps)
+        index = np.clip(position.astype(np.int32), 0, 2 * steps - 1)
         return np.bincount(index, self.weights[valid], minlength=2 * steps)
 
     def quantiles(self, counts: np.ndarray, levels: np.ndarray = LEVELS) -> np.ndarray:

@@ -1,7 +1,7 @@
 """The panel of judges: every score of every system on the same cells, one case of one field in memory at a time."""
 
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -51,37 +51,85 @@ class Panel:
     members: dict[str, int] = field(default_factory=dict)
     tallies: dict[Key, Tally] = field(default_factory=dict)
     skipped: list[str] = field(default_factory=list)
+    done: set[str] = field(default_factory=set)
 
     def run(
-        self, fields: Iterable[Field], cases: Iterable[Case], sample: Sample, progress: Callable[[str], None]
+        self, fields: Sequence[Field], cases: Sequence[Case], sample: Sample, progress: Callable[[str], None]
     ) -> None:
-        """Measure every case of every field that has a truth and members; the others are listed in ``skipped``."""
-        fields = list(fields)
-        for case in cases:
-            progress(case.label)
-            for one in fields:
-                if not self._judge(one, case, sample(case)):
-                    self.skipped.append(f"{one.label} at {case.label}")
+        """Measure every case of every field that has a truth and members; the others are listed in ``skipped``.
 
-    def _judge(self, one: Field, case: Case, sample: str) -> bool:
+        Cases that are done already are left out, so that an interrupted run goes on where it stopped.
+        """
+        self.fix_scales(fields, cases)
+        for case in cases:
+            if case.label in self.done:
+                continue
+            progress(case.label)
+            found = {one.label: self._judge(one, case, sample(case)) for one in fields}
+            self._commit(case, found)
+
+    def _commit(self, case: Case, found: Mapping[str, dict[Key, Sums]]) -> None:
+        """Add a whole case at once: what interrupts the measuring leaves no half case behind."""
+        for label, sums in found.items():
+            if not sums:
+                self.skipped.append(f"{label} at {case.label}")
+            for key, one in sums.items():
+                self.tallies.setdefault(key, Tally()).update(case.label, one)
+        self.done.add(case.label)
+
+    def fix_scales(self, fields: Sequence[Field], cases: Sequence[Case]) -> None:
+        """Centre and scale of the histograms: mean and sd of the first truth, so that all processes count alike."""
+        for one in fields:
+            found = (self.truth.read(one, case) for case in cases if one.label not in self.scales)
+            first = next((truth[0] for truth in found if truth is not None and np.isfinite(truth[0]).any()), None)
+            if first is not None:
+                self.scales[one.label] = _scale(first)
+
+    @property
+    def identity(self) -> dict[str, object]:
+        """What has to agree for sums to be added up."""
+        names = {name: sorted(map(str, source.ds.data_vars)) for name, source in self.systems.items()}
+        return {"systems": names, "grid": list(self.domain.grid.shape), "estimator": self.estimator}
+
+    def emptied(self, scales: dict[str, tuple[float, float]]) -> "Panel":
+        """The same panel before its first case, with these scales."""
+        return Panel(self.systems, self.truth, self.domain, self.coarse, self.estimator, dict(scales))
+
+    def merge(self, other: "Panel") -> "Panel":
+        """The sums of both, which have judged different cases of the same data."""
+        if self.identity != other.identity:
+            raise SciffusionError("two evaluations of different data or settings", "merge parts of the same evaluation")
+        for label in self.scales.keys() & other.scales.keys():
+            if self.scales[label] != other.scales[label]:
+                raise SciffusionError(f"{label}: the histograms differ", "fix the scales before the work is split")
+        merged = self.emptied(self.scales | other.scales)
+        keys = [*self.tallies, *(key for key in other.tallies if key not in self.tallies)]
+        merged.tallies = {k: self.tallies.get(k, Tally()).merge(other.tallies.get(k, Tally())) for k in keys}
+        names = self.members.keys() | other.members.keys()
+        merged.members = {name: max(self.members.get(name, 0), other.members.get(name, 0)) for name in names}
+        merged.skipped, merged.done = self.skipped + other.skipped, self.done | other.done
+        return merged
+
+    def _judge(self, one: Field, case: Case, sample: str) -> dict[Key, Sums]:
+        """Sums of every system; none when there is no truth or nothing of the ensemble."""
         truth = self.truth.read(one, case)
-        if truth is None:
-            return False
         read = {name: self._members(source, one, case) for name, source in self.systems.items()}
         fields = {name: members for name, members in read.items() if members is not None}
         ours = next(iter(self.systems))
-        if ours not in fields:
-            return False
+        if truth is None or ours not in fields:
+            return {}
         pairs = self._pairs(fields, truth[0], f"{one.label}|{case.label}")
         if not pairs[ours].valid.any():
-            return False
-        self.scales.setdefault(one.label, _scale(pairs[ours]))
+            return {}
+        given = self.coarse.source.read(one, case) if self.coarse else None
+        judged = {}
         for name, pair in pairs.items():
             self.members[name] = max(self.members.get(name, 0), len(fields[name]))
-            sums = _joined(score.measure(pair) for score in self.scores(one.label, len(fields[name])))
-            self.tallies.setdefault((sample, name, one.label), Tally()).update(case.label, sums)
-        self._check_coarse(one, case, sample, fields)
-        return True
+            parts = [score.measure(pair) for score in self.scores(one.label, len(fields[name]))]
+            if self.coarse is not None and given is not None:
+                parts.append(self.coarse.score.measure(fields[name], given[0]))
+            judged[sample, name, one.label] = _joined(parts)
+        return judged
 
     def _members(self, source: Source, one: Field, case: Case) -> np.ndarray | None:
         members = source.read(one, case)
@@ -107,14 +155,6 @@ class Panel:
             Distribution(weights, *self.scales[label]),
         ]
 
-    def _check_coarse(self, one: Field, case: Case, sample: str, fields: dict[str, np.ndarray]) -> None:
-        given = self.coarse.source.read(one, case) if self.coarse else None
-        if self.coarse is None or given is None:
-            return
-        for name, members in fields.items():
-            sums = self.coarse.score.measure(members, given[0])
-            self.tallies[sample, name, one.label].add(sums)
-
 
 def _joined(parts: Iterable[Sums]) -> Sums:
     joined = Sums()
@@ -125,6 +165,6 @@ def _joined(parts: Iterable[Sums]) -> Sums:
     return joined
 
 
-def _scale(pair: Pair) -> tuple[float, float]:
-    values = pair.truth[pair.valid].astype(np.float64)
+def _scale(truth: np.ndarray) -> tuple[float, float]:
+    values = truth[np.isfinite(truth)].astype(np.float64)
     return float(values.mean()), float(values.std()) or 1.0

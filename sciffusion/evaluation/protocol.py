@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import xarray as xr
@@ -16,6 +17,7 @@ from sciffusion.evaluation.layout import Case, Field, Layout
 from sciffusion.evaluation.panel import Coarse, Panel
 from sciffusion.evaluation.results import Results
 from sciffusion.evaluation.source import Source
+from sciffusion.evaluation.state import load, save
 from sciffusion.fields.coarsen import conservative
 from sciffusion.fields.grid import Grid
 from sciffusion.fields.roles import geometry_of, wraps_around
@@ -40,6 +42,7 @@ def evaluate(
     estimator: Estimator = "fair",
     block: int | None = None,
     progress: Callable[[str], None] | None = None,
+    state: str | Path | None = None,
 ) -> Evaluation:
     """Judge an ensemble against the truth, beside baselines, on the cells and cases that all of them have.
 
@@ -69,6 +72,8 @@ def evaluate(
         Number of consecutive cases that hang together, for intervals; estimated from the data by default.
     progress
         Called with the label of every case when its turn comes.
+    state
+        File that keeps the sums: an interrupted evaluation goes on from it, and new cases are added to it.
 
     Raises
     ------
@@ -87,8 +92,29 @@ def evaluate(
     panel = Panel(systems, truth, Domain.of(cells), _coarse(coarse, layout, cells, reference), estimator)
     fields, cases = layout.fields(ensemble, chosen), layout.case_list(ensemble)
     sample = _sampler(ensemble, training, layout)
-    panel.run(fields, cases, sample, progress or (lambda label: None))
+    panel = _run(panel, state, fields, cases, sample, progress or (lambda label: None))
     return _evaluation(panel, fields, cases, sample, block, ensemble, reference)
+
+
+def _run(
+    panel: Panel,
+    state: str | Path | None,
+    fields: list[Field],
+    cases: list[Case],
+    sample: Callable[[Case], str],
+    progress: Callable[[str], None],
+) -> Panel:
+    """Judge the cases; with ``state``, go on from that file and leave the sums there, whatever ends the run."""
+    if state is None:
+        panel.run(fields, cases, sample, progress)
+        return panel
+    if Path(state).exists():
+        panel = load(panel, state)
+    try:
+        panel.run(fields, cases, sample, progress)
+    finally:
+        save(panel, state)
+    return panel
 
 
 def _evaluation(

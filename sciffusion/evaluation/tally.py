@@ -44,10 +44,6 @@ class Tally:
         if case in self.by_case:
             raise SciffusionError(f"the case {case} is counted twice", "merge tallies of different cases")
         self.by_case[case] = dict(sums.by_case)
-        self.add(sums)
-
-    def add(self, sums: Sums) -> None:
-        """Add what is not kept per case."""
         _combine(self.total, sums.total, np.add)
         _combine(self.maximum, sums.maximum, np.fmax)
 
