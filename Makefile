@@ -52,12 +52,12 @@ $(MADE_HERE):
 
 $(VENV)/.installed-run: pyproject.toml constraints.txt | $(MADE_HERE)
 	@echo "install: what sciffusion needs to run, into $(VENV) (the only step that uses the network)"
-	@"$(VENV)/bin/python" -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	@"$(VENV)/bin/python" -m pip install -qq --disable-pip-version-check -c constraints.txt -e .
 	@touch $@
 
 $(VENV)/.installed-%: pyproject.toml constraints.txt | $(MADE_HERE)
 	@echo "install: what sciffusion needs to run, and its '$*' extra, into $(VENV) (the only step that uses the network)"
-	@"$(VENV)/bin/python" -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[$*]"
+	@"$(VENV)/bin/python" -m pip install -qq --disable-pip-version-check -c constraints.txt -e ".[$*]"
 	@touch $@
 else
 .PHONY: $(VENV)/.installed-run $(VENV)/.installed-test $(VENV)/.installed-lint
