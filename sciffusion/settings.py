@@ -138,6 +138,10 @@ class UNetSettings(Settings):
     """A UNet with boundary-aware convolutions; cost and size follow channels x multipliers and blocks."""
 
     kind: Literal["unet"] = "unet"
+    style: Literal["magnitude-preserving", "classic"] = Field(
+        default="magnitude-preserving",
+        description="EDM2's layers, which need no statistics of the domain, or group normalisation",
+    )
     channels: int = Field(default=64, ge=4, description="width of the outermost level")
     multipliers: list[int] = Field(default=[1, 2, 4], min_length=1, description="width of each level over channels")
     blocks: int = Field(default=2, ge=1, description="residual blocks per level and side")

@@ -1,0 +1,177 @@
+"""Layers of the convolutional networks, general in grid rank, with boundaries by name.
+
+Two styles. *Magnitude-preserving* (Karras et al. 2024, arXiv:2312.02696, appendix B): weights of unit norm per output
+channel, activations rescaled so that uncorrelated unit-variance features stay so, no normalisation over the grid; every
+operation is local, so a network trained on windows is the same network on the whole domain. *Classic*: group
+normalisation, biases, ordinary initialisation. Constant factors of activations and sums are folded into the weights.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sciffusion.boundary import Boundary
+from sciffusion.networks.padding import pad
+
+__all__ = ["SILU_RMS", "Conv", "Fourier", "Linear", "bake", "normalise", "pixel_norm", "sum_weights", "upsample"]
+
+SILU_RMS = 0.596  # root mean square of silu(z), z ~ N(0, 1); EDM2 eq. 81
+_CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+
+
+def normalise(weight: Tensor, eps: float = 1e-6) -> Tensor:
+    """Scale each output row of ``weight`` (out, ...) to unit norm (EDM2 eq. 66, up to the factor sqrt(fan-in)).
+
+    Rows of unit norm keep a row's entries near 1/sqrt(fan-in), as ordinary initialisation does, so both styles train
+    with the same learning rate.
+    """
+    norm = _norm(weight, list(range(1, weight.ndim)))
+    unit: Tensor = weight / (norm + eps).to(weight.dtype)
+    return unit
+
+
+def pixel_norm(x: Tensor, eps: float = 1e-4) -> Tensor:
+    """Scale the channels of each cell to unit root mean square (EDM2 eq. 30)."""
+    norm = _norm(x, [1])
+    scale: Tensor = math.sqrt(x.shape[1]) / (norm + eps)
+    return x * scale.to(x.dtype)
+
+
+def _norm(x: Tensor, dims: list[int]) -> Tensor:
+    """Euclidean norm over ``dims``, in float32 at least."""
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    norm: Tensor = torch.linalg.vector_norm(x, dim=dims, keepdim=True, dtype=dtype)
+    return norm
+
+
+def sum_weights(share: float) -> tuple[float, float]:
+    """Weights (a, b) of a magnitude-preserving sum a x + b y in which y has the given share (EDM2 eq. 88)."""
+    scale = math.hypot(1 - share, share)
+    return (1 - share) / scale, share / scale
+
+
+class _Weighted(nn.Module):
+    """A weight (out, ...) used as it is, or normalised by rows and scaled by a gain.
+
+    Normalising is idempotent, so ``bake`` may cache its result for inference and stored weights may be of any norm.
+    """
+
+    def __init__(self, shape: Sequence[int], normalised: bool, zero: bool = False) -> None:
+        super().__init__()
+        rows = torch.zeros(*shape) if zero else torch.randn(*shape) / math.sqrt(math.prod(shape[1:]))
+        self.weight = nn.Parameter(rows)
+        self.bias = None if normalised else nn.Parameter(torch.zeros(shape[0]))
+        self.normalised = normalised
+        self.baked: Tensor | None
+        self.register_buffer("baked", None, persistent=False)
+
+    def effective(self) -> Tensor:
+        """The weight that acts."""
+        if self.baked is not None:
+            return self.baked
+        return normalise(self.weight) if self.normalised else self.weight
+
+    def train(self, mode: bool = True) -> "_Weighted":
+        """Training drops the baked weight: it would hide the updates."""
+        if mode:
+            self.baked = None
+        super().train(mode)
+        return self
+
+
+class Linear(_Weighted):
+    """Affine map of vectors: (batch, features) to (batch, out)."""
+
+    def __init__(self, features: int, out: int, normalised: bool, zero: bool = False) -> None:
+        super().__init__((out, features), normalised, zero)
+
+    def forward(self, x: Tensor, gain: float = 1.0) -> Tensor:
+        """Apply ``gain`` times the (normalised) weight."""
+        weight = self.effective()
+        return F.linear(x, weight if gain == 1.0 else weight * gain, self.bias)
+
+
+class Conv(_Weighted):
+    """Convolution of (batch, channel, *grid) with boundary padding; ``stride`` keeps cells 0, stride, ... of each axis.
+
+    The output has ceil(size / stride) cells per axis. Kernels are odd.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        out: int,
+        rank: int,
+        kernel: int = 3,
+        *,
+        normalised: bool,
+        stride: int = 1,
+        zero: bool = False,
+    ) -> None:
+        super().__init__((out, channels, *[kernel] * rank), normalised, zero)
+        self.stride, self.reach, self.rank = stride, kernel // 2, rank
+
+    def forward(self, x: Tensor, boundary: Sequence[Boundary], gain: float = 1.0) -> Tensor:
+        """Pad by ``boundary``, convolve with ``gain`` times the (normalised) weight."""
+        weight = self.effective()
+        if gain != 1.0:
+            weight = weight * gain
+        zeros = [self.reach if name == "constant" else 0 for name in boundary]
+        if self.reach:
+            x = pad(x, [self.reach - zero for zero in zeros], boundary)
+        return _CONVOLUTIONS[self.rank](x, weight, self.bias, stride=self.stride, padding=zeros)
+
+
+class Fourier(nn.Module):
+    """Features sqrt(2) cos(2 pi (f c + p)) of a scalar (EDM2 eq. 75).
+
+    Frequencies are the quantiles of a standard normal and phases a golden-ratio sequence instead of random draws, so
+    that they do not depend on a seed.
+    """
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        rank = torch.arange(features, dtype=torch.float64)
+        frequency = torch.special.ndtri((rank + 0.5) / features)
+        self.frequency: Tensor
+        self.phase: Tensor
+        self.register_buffer("frequency", frequency.float(), persistent=False)
+        self.register_buffer("phase", torch.remainder(rank * (math.sqrt(5) - 1) / 2, 1).float(), persistent=False)
+
+    def forward(self, c: Tensor) -> Tensor:
+        """(batch,) to (batch, features), in float32."""
+        angle = c.float()[:, None] * self.frequency + self.phase
+        return math.sqrt(2) * torch.cos(2 * math.pi * angle)
+
+
+def upsample(x: Tensor, size: Sequence[int], boundary: Sequence[Boundary]) -> Tensor:
+    """Interpolate linearly to ``size`` (the finer grid of a stride-2 convolution, whose cells 0, 2, ... ``x`` holds).
+
+    Past an edge where zeros are padded the field is mirrored, so that it does not fade there.
+    """
+    boundary = ["reflect" if name == "constant" else name for name in boundary]
+    for axis, cells in enumerate(size):
+        if x.shape[axis + 2] == cells:
+            continue
+        widths = [(0, int(other == axis)) for other in range(len(size))]
+        following = pad(x, widths, boundary).narrow(axis + 2, 1, x.shape[axis + 2])
+        pairs = torch.stack([x, (x + following) / 2], dim=axis + 3)
+        x = pairs.flatten(axis + 2, axis + 3).narrow(axis + 2, 0, cells)
+    return x
+
+
+@torch.no_grad()
+def bake(network: nn.Module, dtype: torch.dtype | None = None) -> nn.Module:
+    """Cache the normalised weights of ``network`` for inference, optionally in a lower precision.
+
+    The parameters stay as they are; ``network.train()`` drops the cache.
+    """
+    network.eval()
+    for module in network.modules():
+        if isinstance(module, _Weighted):
+            module.baked = None
+            module.baked = module.effective().to(dtype=dtype).clone()
+    return network
