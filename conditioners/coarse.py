@@ -5,8 +5,10 @@ window reads no more than it needs. Besides the interpolated field the network i
 fine cell lies (cosine and sine of the phase), on which the spread of the residual depends.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
+from itertools import chain, islice
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -16,27 +18,29 @@ from torch import Tensor
 
 from sciffusion import config
 from sciffusion.conditioners.base import Conditioner, Inputs, Training, Window
-from sciffusion.conditioners.coarse_source import Channels, channel_names, coarse_grid, templates_of
+from sciffusion.conditioners.coarse_source import CoarseSource
 from sciffusion.conditioners.missing import fill, widened
 from sciffusion.conditioners.phase import phases
 from sciffusion.conditioners.ranges import Moments, beyond
 from sciffusion.conditioners.reading import noted, read
 from sciffusion.fields.cases import Case
 from sciffusion.fields.coarsen import Interpolation, conservative, refine
-from sciffusion.fields.conventions import Template, harmonise
+from sciffusion.fields.conventions import harmonise
 from sciffusion.fields.grid import Grid
 from sciffusion.fields.resample import SeparableMap
 
 __all__ = ["CoarseField"]
 
 BLOCK = 4_000_000  # values read at a time when whole fields are measured
+HEAD = 8  # blocks from which open parameters of transforms are chosen
+BUDGET = 60  # blocks that the constants are measured on; a small data set has fewer
 
 
 class CoarseField(Conditioner):
     """Coarse variables on the fine grid.
 
-    coarse_grid : the grid of the coarse field; names : (variable, index) of its channels; target : those of the
-    target; template : names, units and coordinates of its data, on the coarse grid and on the fine one.
+    source : what its data look like; coarse_grid : their grid; names : (variable, index) of their channels. The network
+    sees a variable through the target's transform, where that has the same variable.
     """
 
     kind: ClassVar[str] = "coarse"
@@ -47,22 +51,10 @@ class CoarseField(Conditioner):
     high: Tensor
     mean: Tensor
 
-    def __init__(
-        self,
-        name: str,
-        settings: config.CoarseField,
-        grid: Grid,
-        *,
-        coarse_grid: Grid,
-        templates: tuple[Template, Template],
-        target: Channels,
-        odd: Mapping[str, list[str]],
-        gaps: bool,
-    ) -> None:
-        self.coarse_grid, self.templates, self.target, self.odd, self.gaps = coarse_grid, templates, target, odd, gaps
-        self.names = channel_names(settings.variables, templates[0])
-        self.phases = phases(grid, coarse_grid)
-        super().__init__(name, settings, grid, channels=len(self.names) + 2 * len(self.phases) + gaps)
+    def __init__(self, name: str, settings: config.CoarseField, grid: Grid, source: CoarseSource) -> None:
+        self.source, self.names, self.coarse_grid = source, source.names, source.grid
+        self.phases = phases(grid, source.grid)
+        super().__init__(name, settings, grid, channels=len(self.names) + 2 * len(self.phases) + source.gaps)
         for key in ("low", "high", "mean"):
             self.register_buffer(key, torch.zeros(len(self.names)))
 
@@ -72,38 +64,30 @@ class CoarseField(Conditioner):
     ) -> "CoarseField":
         """Measure the coarse values of the training cases; without source ``data`` is the target itself."""
         data = training.data if data is None else data
-        coarse = coarse_grid(settings, data, training)
-        conditioner = cls(
-            name,
-            settings,
-            training.grid,
-            coarse_grid=coarse,
-            templates=templates_of(settings, data, training, coarse),
-            target=training.channels,
-            odd={v: how.odd_along for v, how in training.target.variables.items() if v in settings.variables},
-            gaps=False,
-        )
-        moments = Moments.of(
-            (x for case in training.cases for x in conditioner._blocks(data, case)), len(conditioner.names)
-        )
-        if moments.missing:
-            description = conditioner.description() | {"gaps": True}
-            conditioner = cls.restore(name, settings, training.grid, description)
-        conditioner._remember(moments)
+        reader = cls(name, settings, training.grid, CoarseSource.of(settings, data, training))
+        blocks = reader._sample(data, training.cases)
+        head = list(islice(blocks, HEAD))
+        source = reader.source.fitted(head)
+        plain, seen = Moments(len(source.names)), Moments(len(source.names))
+        for block in chain(head, blocks):
+            plain.update(block)
+            seen.update(source.transformed(block))
+        conditioner = cls(name, settings, training.grid, replace(source, gaps=plain.missing))
+        conditioner._remember(plain, seen)
         return conditioner
 
-    def _remember(self, moments: Moments) -> None:
-        odd = [bool(self.odd.get(variable)) for variable, _ in self.names]
-        offset, scale = moments.standardisation(odd)
-        for key, values in (("low", moments.low), ("high", moments.high), ("mean", moments.mean)):
+    def _remember(self, plain: Moments, seen: Moments) -> None:
+        """Range and mean in physical units; standardisation of what the network sees."""
+        for key, values in (("low", plain.low), ("high", plain.high), ("mean", plain.mean)):
             getattr(self, key).copy_(torch.from_numpy(values))
+        offset, scale = seen.standardisation([bool(self.source.odd.get(variable)) for variable, _ in self.names])
         self.offset[: len(offset)] = torch.from_numpy(offset)
         self.scale[: len(scale)] = torch.from_numpy(scale)
 
     @property
     def core_dims(self) -> tuple[str, ...]:
         """Grid dims and channel dims."""
-        return (*self.grid.dims, *self.templates[0].channel_dims)
+        return (*self.grid.dims, *self.source.coarse.channel_dims)
 
     @cached_property
     def coarsening(self) -> SeparableMap:
@@ -137,7 +121,7 @@ class CoarseField(Conditioner):
             case,
             self.settings.variables,
             self.grid.dims,
-            self.templates[0].channel_dims,
+            self.source.coarse.channel_dims,
             align=self.settings.align,
             window=window,
             name=self.name,
@@ -151,8 +135,11 @@ class CoarseField(Conditioner):
         """Interpolated coarse variables, phases, and where the coarse field exists (if it had gaps in training)."""
         field, present = self._interpolated(dataset, case, window, None)
         shape = field.shape[1:]
-        parts = [field, *(np.broadcast_to(phase, shape)[None] for phase in self._phases(window))]
-        parts += [present] if self.gaps else []
+        parts = [
+            self.source.transformed(field),
+            *(np.broadcast_to(phase, shape)[None] for phase in self._phases(window)),
+        ]
+        parts += [present] if self.source.gaps else []
         return {"channels": np.concatenate(parts).astype(np.float32)}
 
     def _interpolated(
@@ -193,7 +180,7 @@ class CoarseField(Conditioner):
         NaN in channels of variables that the coarse field does not have.
         """
         field, _ = self._interpolated(dataset, case, window, method)
-        guess = np.full((len(self.target), *field.shape[1:]), np.nan, np.float32)
+        guess = np.full((len(self.source.target), *field.shape[1:]), np.nan, np.float32)
         for place, source in self.matches():
             guess[place] = field[source]
         return guess
@@ -201,19 +188,21 @@ class CoarseField(Conditioner):
     def matches(self) -> list[tuple[int, int]]:
         """(target channel, coarse channel) of the same variable and level."""
         return [
-            (place, self.names.index(channel)) for place, channel in enumerate(self.target) if channel in self.names
+            (place, self.names.index(channel))
+            for place, channel in enumerate(self.source.target)
+            if channel in self.names
         ]
 
     def parity(self, dim: str) -> np.ndarray:
         """-1 for components that are odd along ``dim``, and for the sine of the phase along it."""
-        signs = [-1.0 if dim in self.odd.get(variable, []) else 1.0 for variable, _ in self.names]
+        signs = [-1.0 if dim in self.source.odd.get(variable, []) else 1.0 for variable, _ in self.names]
         for axis in self.phases:
             signs += [1.0, -1.0 if self.grid.dims[axis] == dim else 1.0]
-        return np.array(signs + [1.0] * self.gaps, np.float32)
+        return np.array(signs + [1.0] * self.source.gaps, np.float32)
 
     def accept(self, dataset: xr.Dataset) -> tuple[xr.Dataset, list[str]]:
         """Rename, convert, reorder and regrid new data; on the fine grid they stay, and are coarsened case by case."""
-        coarse, fine = self.templates
+        coarse, fine = self.source.coarse, self.source.fine
         sizes = sorted(dataset.sizes.get(str(dim), 0) for dim in dataset.dims)
         is_fine = all(size in sizes for size in self.grid.shape) and self.grid.shape != self.coarse_grid.shape
         with noted("sciffusion.fields.conventions") as notes:
@@ -225,38 +214,38 @@ class CoarseField(Conditioner):
         moments = Moments.of(self._blocks(dataset, case), len(self.names))
         low, high = self.low.double().cpu().numpy(), self.high.double().cpu().numpy()
         notes = beyond([variable for variable, _ in self.names], low, high, moments.low, moments.high)
-        return notes + ["missing values, there were none in training"] * (moments.missing and not self.gaps)
+        return notes + ["missing values, there were none in training"] * (moments.missing and not self.source.gaps)
 
     def _blocks(self, dataset: xr.Dataset | None, case: Case) -> Iterator[np.ndarray]:
         """The coarse field of a case in slabs along the first axis, so that large fields fit in memory."""
+        for slab in self._slabs():
+            yield self.coarse(dataset, case, slab)
+
+    def _slabs(self) -> list[Window]:
         shape = self.coarse_grid.shape
-        read_at_once = np.prod(self.grid.shape[1:], dtype=float) * len(self.names) * self.grid.shape[0] / shape[0]
-        rows = max(1, int(BLOCK / max(1.0, read_at_once)))
-        for start in range(0, shape[0], rows):
-            slab = slice(start, min(shape[0], start + rows))
-            yield self.coarse(dataset, case, (slab, *(slice(0, size) for size in shape[1:])))
+        values_per_row = np.prod(self.grid.shape, dtype=float) * len(self.names) / shape[0]
+        rows = max(1, int(BLOCK / max(1.0, values_per_row)))
+        rest = tuple(slice(0, size) for size in shape[1:])
+        return [(slice(start, min(shape[0], start + rows)), *rest) for start in range(0, shape[0], rows)]
+
+    def _sample(self, dataset: xr.Dataset, cases: Sequence[Case]) -> Iterator[np.ndarray]:
+        """All of the cases where that is at most `BUDGET` blocks, else as many slabs, spread over cases and domain."""
+        slabs = self._slabs()
+        per_block = max(1, int(BLOCK / (np.prod(self.grid.shape, dtype=float) * len(self.names))))
+        if len(cases) * len(slabs) <= BUDGET * per_block:
+            yield from (block for case in cases for block in self._blocks(dataset, case))
+            return
+        count = BUDGET * per_block
+        for index in range(count):
+            # the golden ratio visits the slabs evenly, in no step with the cases
+            slab = slabs[int(index * 0.6180339887 % 1 * len(slabs))]
+            yield self.coarse(dataset, cases[index * len(cases) // count], slab)
 
     def description(self) -> dict[str, Any]:
-        """Grid, channels, parities and templates."""
-        return {
-            "coarse_grid": self.coarse_grid.to_json(),
-            "templates": [template.to_json() for template in self.templates],
-            "target": [list(channel) for channel in self.target],
-            "odd": dict(self.odd),
-            "gaps": self.gaps,
-        }
+        """What its data look like."""
+        return self.source.to_json()
 
     @classmethod
     def restore(cls, name: str, settings: Any, grid: Grid, description: Mapping[str, Any]) -> Self:
         """The inverse of `description`."""
-        coarse, fine = (Template.from_json(template) for template in description["templates"])
-        return cls(
-            name,
-            settings,
-            grid,
-            coarse_grid=Grid.from_json(description["coarse_grid"]),
-            templates=(coarse, fine),
-            target=tuple((str(variable), int(index)) for variable, index in description["target"]),
-            odd=description["odd"],
-            gaps=bool(description["gaps"]),
-        )
+        return cls(name, settings, grid, CoarseSource.from_json(description))

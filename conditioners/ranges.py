@@ -22,11 +22,12 @@ class Moments:
         """Moments of several arrays (channel, ...)."""
         moments = cls(channels)
         for block in blocks:
-            moments.update(block.reshape(channels, -1))
+            moments.update(block)
         return moments
 
     def update(self, x: np.ndarray) -> None:
-        """Take in ``x`` (channel, n)."""
+        """Take in ``x`` (channel, ...)."""
+        x = x.reshape(len(self.mean), -1)
         present = ~np.isnan(x)
         self.missing |= not present.all()
         count = present.sum(axis=1)

@@ -64,7 +64,7 @@ def test_a_window_is_bitwise_the_window_of_the_whole(training, window, gaps):
     if gaps:
         training.data["t"][:, 4:11, 5:20] = np.nan
     conditioner = whole(training)
-    assert conditioner.gaps == gaps
+    assert conditioner.source.gaps == gaps
     place = (slice(None), *window)
     for case in training.cases[:2]:
         inputs, part = (conditioner.prepare(training.data, case, cut)["channels"] for cut in (None, window))
@@ -181,6 +181,35 @@ def test_values_beyond_the_training_range_are_named(training):
     assert conditioner.outside(training.data, case) == []
     warm = training.data.assign(t=training.data.t + 15)
     assert [note.split()[0] for note in conditioner.outside(warm, case)] == ["t"]
+
+
+def test_skewed_variables_are_seen_through_the_targets_transform():
+    """Rain: the network gets log1p of the interpolated field, the baseline and the range stay physical."""
+    data = globe()
+    data["t"] = np.maximum(data.t - 285, 0).assign_attrs(units="mm") ** 3
+    training = training_on(data, variables={"t": {"transform": "log1p"}, "v": {}})
+    conditioner = CoarseField.build("c", SETTINGS.model_copy(update={"variables": ["t"]}), None, training)
+    transform = conditioner.source.transforms["t"]
+    assert 0 < transform.scale < float(data.t.max())
+    case = training.cases[0]
+    guess, inputs = conditioner.baseline(data, case), conditioner.prepare(data, case)["channels"]
+    np.testing.assert_allclose(inputs[0], transform.forward(guess[0]), rtol=1e-5, atol=1e-6)
+    assert float(conditioner.high) > 10 * float(inputs[0].max())
+    entry, tensors = conditioner.state()
+    assert load_conditioner(entry, tensors, training.grid).source.transforms == conditioner.source.transforms
+
+
+def test_large_domains_are_measured_on_a_sample_of_slabs(training, monkeypatch):
+    whole = CoarseField.build("c", SETTINGS, None, training)
+    monkeypatch.setattr("sciffusion.conditioners.coarse.BLOCK", 600)
+    monkeypatch.setattr("sciffusion.conditioners.coarse.BUDGET", 12)
+    read = []
+    monkeypatch.setattr(CoarseField, "coarse", lambda self, *a, f=CoarseField.coarse: read.append(a) or f(self, *a))
+    sampled = CoarseField.build("c", SETTINGS, None, training)
+    assert len(read) == 12
+    assert len({id(case) for _, case, _ in read}) == 4
+    assert len({window[0].start for _, _, window in read}) > 3
+    np.testing.assert_allclose(sampled.scale[:3], whole.scale[:3], rtol=0.3)
 
 
 def test_levels_are_channels():
