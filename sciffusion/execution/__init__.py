@@ -1,0 +1,1 @@
+"""How networks are run, torch only: devices, precision, memory, compilation, CUDA graphs."""
