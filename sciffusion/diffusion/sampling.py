@@ -90,13 +90,19 @@ def integrate(
     if plan.kick:
         x = _kick(x, plan.kick, 0, noise)
     for r, row in enumerate(plan.rows):
-        answers.appendleft(denoiser(x, sigma[r], cond).to(x.dtype))
+        answers.appendleft(_kept(row, denoiser(x, sigma[r], cond).to(x.dtype), x))
         x, y = _update(row, x, y, answers)
         if row.noise:
             x = _kick(x, row.noise, r + 1, noise)
         if progress is not None:
             progress(r + 1, plan.calls)
     return x
+
+
+def _kept(row: Row, answer: Tensor, x: Tensor) -> Tensor:
+    kept = _combine(row.answer, (answer, x))
+    assert kept is not None, "a row that keeps nothing"
+    return kept
 
 
 def _update(row: Row, x: Tensor, y: Tensor | None, answers: Iterable[Tensor]) -> tuple[Tensor, Tensor | None]:

@@ -42,7 +42,7 @@ def inputs(batch):
 SOLVERS = [
     ("dpmpp-2m", {}),
     ("heun", {"churn": 10.0}),
-    ("unipc", {}),
+    ("adams", {}),
     ("dpmpp-3m-sde", {}),
     ("predictor-corrector", {}),
 ]
@@ -60,7 +60,8 @@ def test_a_member_is_the_same_for_batches_of_1_3_and_64(solver, settings):
             pick = slice(at, at + batch)
             part = cond.map(lambda value, pick=pick: value[pick])
             parts.append(sample(denoiser, x[pick], sigmas, solver, part, lambda i, p=pick: z[i][p], **settings))
-        torch.testing.assert_close(torch.cat(parts), whole[:6], rtol=1e-6, atol=1e-6)
+        difference = (torch.cat(parts) - whole[:6]).abs().max()  # rounding: convolutions depend on the batch size
+        assert float(difference) < 1e-6 * float(whole.abs().max())
 
 
 @pytest.mark.parametrize(("solver", "settings"), SOLVERS[1:4])

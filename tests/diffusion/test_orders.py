@@ -21,9 +21,13 @@ SOLVERS = [
     ("dpmpp-2s", {}, 2),
     ("dpmpp-2m", {}, 2),
     ("dpmpp-3m", {"bootstrap": EASED}, 3),
-    ("adams", {"order": 2}, 2),
+    ("adams", {"order": 2, "prediction": "data"}, 2),
+    ("adams", {"order": 2, "prediction": "velocity"}, 2),
     ("adams", {"order": 3, "bootstrap": EASED}, 3),
+    ("adams", {"order": 3, "prediction": 0.3, "bootstrap": EASED}, 3),
     ("adams", {"order": 4, "bootstrap": EASED}, 4),
+    ("adams", {"order": 2, "correct": True}, 3),
+    ("adams", {"order": 3, "correct": True, "bootstrap": EASED}, 4),
     ("unipc", {"order": 1}, 2),
     ("unipc", {"order": 2, "variant": "bh1"}, 3),
     ("unipc", {"order": 2}, 3),
@@ -135,7 +139,7 @@ def test_calls_are_what_is_promised_and_the_last_step_to_zero_is_the_denoiser(so
 
 
 def test_every_solver_keeps_a_known_field():
-    """For x0 known (D constant) every deterministic table ends at x0 plus the noise scaled down: consistency."""
+    """For x0 known, D and the noise are constant: tables in these predictions end at x0 plus the noise scaled down."""
     field = torch.randn(2, 1, 4, dtype=torch.float64)
 
     class Known(torch.nn.Module):
@@ -146,5 +150,7 @@ def test_every_solver_keeps_a_known_field():
 
     z = torch.randn(2, 1, 4, dtype=torch.float64)
     for solver, settings, _ in SOLVERS:
+        if settings.get("prediction") not in (None, "data", "noise"):
+            continue
         end = sample(Known(), field + START * z, grid(12), solver, **settings)
         torch.testing.assert_close(end, field + END * z, rtol=1e-9, atol=1e-9)

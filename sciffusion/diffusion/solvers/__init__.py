@@ -2,12 +2,13 @@
 
 import inspect
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
 
-from sciffusion.diffusion.solvers.exponential import adams, dpmpp_2m, dpmpp_2s, dpmpp_3m, multistep
+from sciffusion.diffusion.solvers.adams import adams
+from sciffusion.diffusion.solvers.exponential import dpmpp_2m, dpmpp_2s, dpmpp_3m, multistep
 from sciffusion.diffusion.solvers.heun import euler, heun
 from sciffusion.diffusion.solvers.stochastic import ddim, ddpm, euler_maruyama, predictor_corrector
 from sciffusion.diffusion.solvers.table import Array, Plan, Row
@@ -54,7 +55,13 @@ def plan(name: str, sigmas: Sequence[float] | Array, **settings: Any) -> Plan:
             raise SciffusionError(
                 f"solver {name!r} has no setting {setting!r}", f"it has: {', '.join(known) or 'none'}"
             )
-    return _SOLVERS[name](np.asarray(sigmas, dtype=np.float64), **settings)
+    return _made(name, tuple(np.asarray(sigmas, dtype=np.float64).tolist()), tuple(sorted(settings.items())))
+
+
+@lru_cache(maxsize=128)
+def _made(name: str, sigmas: tuple[float, ...], settings: tuple[tuple[str, Any], ...]) -> Plan:
+    """Plans do not change, so a sampler that is called for batch after batch makes its own once."""
+    return _SOLVERS[name](np.array(sigmas), **dict(settings))
 
 
 def calls(name: str, steps: int, *, final_zero: bool = True, **settings: Any) -> int:

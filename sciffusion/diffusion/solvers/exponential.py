@@ -17,9 +17,8 @@ from itertools import pairwise
 import numpy as np
 
 from sciffusion.diffusion.solvers.table import Array, Plan, Row, check_grid, final
-from sciffusion.errors import SciffusionError
 
-__all__ = ["adams", "dpmpp_2m", "dpmpp_2s", "dpmpp_3m", "eased", "moments", "multistep", "weights"]
+__all__ = ["dpmpp_2m", "dpmpp_2s", "dpmpp_3m", "eased", "moments", "multistep", "weights"]
 
 Rule = Callable[[Array, float, float], Array]
 _POINTS, _GAUSS = np.polynomial.legendre.leggauss(64)
@@ -134,10 +133,3 @@ def dpmpp_3m(sigmas: Array, eta: float = 0.0, s_noise: float = 1.0, bootstrap: i
     method second order (tests/diffusion/test_orders.py shows it).
     """
     return multistep(sigmas, 3, weights, eta, s_noise, bootstrap)
-
-
-def adams(sigmas: Array, order: int = 2, bootstrap: int = 0) -> Plan:
-    """Exponential Adams-Bashforth of order 1 to 4 (Zhang & Chen 2022, arXiv:2204.13902, here in lambda and D)."""
-    if order not in (1, 2, 3, 4):
-        raise SciffusionError(f"no exponential Adams-Bashforth of order {order}", "use an order from 1 to 4")
-    return multistep(sigmas, order, weights, bootstrap=bootstrap)

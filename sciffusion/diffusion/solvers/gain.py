@@ -5,8 +5,9 @@ the sd it gives to a mode of variance v is known without sampling. The ratio to 
 the solver's own spectral error: what a spectrum of samples shows, with a perfect network.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -32,12 +33,12 @@ def solver_gain(
 
 
 def end_variance(table: Plan, variance: Array) -> Array:
-    """Variance that each mode (mode,) ends with: the rows carry the covariance of (x, y, D_r, D_{r-1}, ...)."""
+    """Variance that each mode (mode,) ends with: the rows carry the covariance of (x, y, K_r, K_{r-1}, ...)."""
     size = 2 + table.depth
     covariance = np.zeros((len(variance), size, size))
     covariance[:, 0, 0] = variance + table.start**2 + table.kick**2
     for row in table.rows:
-        step = _update(row, size) @ _call(variance / (variance + row.sigma**2), size)
+        step = _update(row, size) @ _call(row.answer[0] * variance / (variance + row.sigma**2) + row.answer[1], size)
         covariance = step @ covariance @ step.transpose(0, 2, 1)
         covariance[:, 0, 0] += row.noise**2
     return np.asarray(covariance[:, 0, 0])
@@ -63,12 +64,25 @@ def _update(row: Row, size: int) -> Array:
 
 @dataclass(frozen=True)
 class Choice:
-    """A sampler and its worst relative error of the sd over the modes asked for."""
+    """A sampler, and its worst relative error of the sd over the modes asked for."""
 
     solver: str
+    settings: Mapping[str, Any]
     steps: int
     rho: float
     error: float
+
+
+CANDIDATES: tuple[tuple[str, Mapping[str, Any]], ...] = (
+    ("dpmpp-2m", {}),
+    ("dpmpp-3m", {}),
+    ("dpmpp-2s", {}),
+    ("heun", {}),
+    ("unipc", {}),
+    ("unipc", {"order": 3}),
+    *(("adams", {"order": n, "correct": c}) for n in (2, 3, 4) for c in (False, True)),
+    *(("adams", {"order": 3, "prediction": sd, "correct": True}) for sd in (0.1, 1.0, 3.0)),
+)
 
 
 def best_sampler(
@@ -76,19 +90,20 @@ def best_sampler(
     budget: int,
     sigma_min: float,
     sigma_max: float,
-    solvers: Iterable[str] = ("dpmpp-2m", "dpmpp-3m", "unipc", "adams", "dpmpp-2s", "heun"),
-    rhos: Iterable[float] = (3.0, 5.0, 7.0, 9.0, 12.0),
+    candidates: Iterable[tuple[str, Mapping[str, Any]]] = CANDIDATES,
+    rhos: Iterable[float] = (5.0, 7.0, 9.0),
 ) -> Choice:
     """The solver and Karras grid of at most ``budget`` calls with the least worst error over modes of ``variance``."""
-    candidates = [(name, _steps(name, budget), rho) for name in solvers for rho in rhos]
-    choices = [
-        Choice(name, steps, rho, float(np.abs(solver_gain(name, grid, variance) - 1).max()))
-        for name, steps, rho in candidates
-        for grid in [karras(steps, sigma_min, sigma_max, rho)]
-    ]
+    rhos = tuple(rhos)
+    choices = []
+    for name, settings in candidates:
+        steps = _steps(name, settings, budget)
+        for rho in rhos:
+            gain = solver_gain(name, karras(steps, sigma_min, sigma_max, rho), variance, **settings)
+            choices.append(Choice(name, settings, steps, rho, float(np.abs(gain - 1).max())))
     return min(choices, key=lambda choice: choice.error)
 
 
-def _steps(name: str, budget: int) -> int:
+def _steps(name: str, settings: Mapping[str, Any], budget: int) -> int:
     """The most steps that ``budget`` calls allow."""
-    return max(steps for steps in range(1, budget + 1) if calls(name, steps) <= budget)
+    return max(steps for steps in range(1, budget + 1) if calls(name, steps, **settings) <= budget)

@@ -2,9 +2,9 @@
 
 Row r of a plan calls the denoiser once and is linear in what is known by then:
 
-    D_r = D(x, sigma_r)
-    x  <-  X_0 x + X_1 y + sum_j b_j D_{r-j} + noise z                                        (1)
-    y  <-  Y_0 x + Y_1 y + sum_j g_j D_{r-j}            (with the x and y from before)        (2)
+    K_r = p D(x, sigma_r) + q x                          (p = 1, q = 0 if nothing is said)
+    x  <-  X_0 x + X_1 y + sum_j b_j K_{r-j} + noise z                                        (1)
+    y  <-  Y_0 x + Y_1 y + sum_j g_j K_{r-j}             (with the x and y from before)       (2)
 
 y is a second register for solvers that return to an earlier point (Heun, UniPC); most leave it empty. Coefficients are
 python floats made once, in float64, on the host, so that a step is a few axpys that never wait for the device.
@@ -25,7 +25,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Row:
-    """One call of the denoiser at ``sigma`` and the updates (1), (2); absent coefficients are zero.
+    """One call of the denoiser at ``sigma`` and the updates (1), (2); ``answer`` is (p, q).
 
     Whatever numbers it is given become python floats: compiled code takes numpy's for data.
     """
@@ -36,6 +36,7 @@ class Row:
     noise: float = 0.0
     y: tuple[float, float] = (0.0, 0.0)
     g: tuple[float, ...] = ()
+    answer: tuple[float, float] = (1.0, 0.0)
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
