@@ -13,6 +13,9 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
+from sciffusion.fields.coarsen import conservative
+from sciffusion.fields.grid import Grid
+
 __all__ = ["build_era5", "build_static", "main"]
 
 # variable -> (packing step in its units, offset, attributes)
@@ -89,18 +92,17 @@ def build_era5(source: Path, output: Path) -> None:
 
 def build_static(relief: Path, like: Path, output: Path) -> None:
     """Average the relief over the cells of the grid of ``like``."""
-    with xr.open_dataset(relief) as raw, xr.open_dataset(like) as grid:
-        heights = raw["relief"].astype("float64")
-        # the last column of etopo20 repeats the first, one turn later
-        heights = heights.isel({heights.dims[1]: slice(0, -1)})
-        rows = _latitude_weights(heights[heights.dims[0]].values, grid["latitude"].values)
-        columns = _longitude_weights(heights[heights.dims[1]].values, grid["longitude"].values)
-        coords = {name: grid[name].values for name in ("latitude", "longitude")}
+    with xr.open_dataset(relief) as raw:
+        heights = raw["relief"].astype("float64").load()
+    # the last column of etopo20 repeats the first, one turn later
+    heights = heights.isel({heights.dims[1]: slice(0, -1)})
+    names = dict(zip(heights.dims, ("latitude", "longitude"), strict=True))
+    heights = heights.rename(names).drop_attrs()
+    with xr.open_dataset(like) as week:
+        coords = week[["latitude", "longitude"]].load()
+    averages = conservative(_globe(heights), _globe(coords))
     land = heights.values > 0
-    means = {
-        "orography": rows @ np.where(land, heights.values, 0.0) @ columns.T,
-        "land": rows @ land @ columns.T,
-    }
+    means = {"orography": averages(np.where(land, heights.values, 0.0)), "land": averages(land.astype("float64"))}
     for mean in means.values():  # a pole is one point
         mean[[0, -1]] = mean[[0, -1]].mean(axis=1, keepdims=True)
     dims = ("latitude", "longitude")
@@ -134,31 +136,8 @@ def _packed(step: float, offset: float, chunks: tuple[int, ...]) -> dict[str, ob
     }
 
 
-def _latitude_weights(fine: np.ndarray, coarse: np.ndarray) -> np.ndarray:
-    """Share of the area of each coarse row's band, clipped at the poles, that lies in each fine row."""
-    bounds = [np.sin(np.deg2rad(np.clip(_bounds(np.sort(axis)), -90, 90))) for axis in (fine, coarse)]
-    overlap = _overlap(bounds[0], bounds[1])
-    overlap = overlap[:, np.argsort(np.argsort(fine))][np.argsort(np.argsort(coarse))]
-    return np.asarray(overlap / overlap.sum(axis=1, keepdims=True))
-
-
-def _longitude_weights(fine: np.ndarray, coarse: np.ndarray) -> np.ndarray:
-    """Share of each coarse column that lies in each fine column, over all turns of the circle."""
-    overlap = sum(_overlap(_bounds(fine) + turn, _bounds(coarse)) for turn in (-720.0, -360.0, 0.0, 360.0))
-    return np.asarray(overlap / np.sum(overlap, axis=1, keepdims=True))
-
-
-def _bounds(centres: np.ndarray) -> np.ndarray:
-    """Edges of cells whose centres are equally spaced."""
-    step = (centres[-1] - centres[0]) / (len(centres) - 1)
-    return np.asarray(centres[0] + step * (np.arange(len(centres) + 1) - 0.5))
-
-
-def _overlap(fine: np.ndarray, coarse: np.ndarray) -> np.ndarray:
-    """Length that each coarse cell (row) shares with each fine cell (column)."""
-    upper = np.minimum(coarse[1:, None], fine[None, 1:])
-    lower = np.maximum(coarse[:-1, None], fine[None, :-1])
-    return np.asarray(np.maximum(upper - lower, 0.0))
+def _globe(fields: xr.Dataset | xr.DataArray) -> Grid:
+    return Grid.from_dataset(fields, ["latitude", "longitude"], "sphere", ["longitude"])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -9,6 +9,7 @@ import xarray as xr
 from sciffusion import config
 from sciffusion.datasets.align import extra_dims, served, split_cases
 from sciffusion.datasets.example import example_path
+from sciffusion.datasets.region import cut_to
 from sciffusion.errors import SciffusionError
 from sciffusion.fields.axes import cyclic_columns
 from sciffusion.fields.cases import Align, Case, cases_of
@@ -107,6 +108,7 @@ def _open_condition(
         units = {v: str(target[v].attrs.get("units", "")) for v in settings.variables if v in target}
         ds = _converted(ds, units, name)
         check_overlap(target, ds, list(grid.dims), align=settings.align, name=name)
+        ds = cut_to(ds, grid)
     return ds
 
 

@@ -106,15 +106,26 @@ def test_opening_is_lazy_and_importing_is_light():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
 
 
-def test_averaging_weights_are_the_shares_of_the_area():
-    fine, coarse = np.linspace(-89.5, 89.5, 180), np.linspace(90, -90, 91)
-    weights = build_example._latitude_weights(fine, coarse)
-    np.testing.assert_allclose(weights.sum(axis=1), 1)
-    # the area of the fine rows is shared out completely: coarse areas times weights give it back
-    edges = np.clip(np.concatenate([[91.0], (coarse[1:] + coarse[:-1]) / 2, [-91.0]]), -90, 90)
-    areas = -np.diff(np.sin(np.deg2rad(edges)))
-    rows = np.diff(np.sin(np.deg2rad(np.linspace(-90, 90, 181))))
-    np.testing.assert_allclose(areas @ weights, rows, atol=1e-14)
-    wrapped = build_example._longitude_weights(np.arange(20.25, 380, 0.5), np.arange(0.0, 360, 2))
-    np.testing.assert_allclose(wrapped.sum(axis=0), 0.25)
-    np.testing.assert_allclose(wrapped.sum(axis=1), 1)
+def test_the_builder_packs_within_the_error_it_states_and_averages_over_cells(tmp_path):
+    rng = np.random.default_rng(0)
+    latitude, longitude = np.arange(90.0, -91, -1), np.arange(0.0, 360)
+    dims, shape = ("time", "latitude", "longitude"), (2, 181, 360)
+    raw = {name: (dims, rng.uniform(low, high, shape)) for name, (low, high) in RANGES.items()}
+    time = np.array(["2026-03-25T00", "2026-03-25T07"], "datetime64[ns]")
+    raw = xr.Dataset(raw, {"time": time, "latitude": latitude, "longitude": longitude})
+    raw.to_netcdf(tmp_path / "raw.nc")
+    # a continent from 20 E to 200 E, 300 m high, in a sea 4000 m deep; the last column repeats the first
+    x, y = np.arange(20 + 1 / 6, 380.2, 1 / 3), np.arange(-90 + 1 / 6, 90, 1 / 3)
+    relief = np.broadcast_to(np.where(np.mod(x, 360) < 20, -4000.0, np.where(x < 200, 300.0, -4000.0)), (540, 1081))
+    xr.Dataset({"relief": (("Y", "X"), relief)}, {"Y": y, "X": x}).to_netcdf(tmp_path / "relief.nc")
+    assert build_example.main([str(tmp_path / name) for name in ("raw.nc", "relief.nc", "")]) == 0
+    with xr.open_dataset(tmp_path / "era5_week.nc") as packed:
+        for name in RANGES:
+            error = float(np.abs(packed[name] - raw[name]).max())
+            assert 0 < error <= 1.01 * packed[name].attrs["quantisation_error"] + 1e-9
+        np.testing.assert_array_equal(packed.time, time)
+    with xr.open_dataset(tmp_path / "era5_static.nc") as static:
+        rows = static.isel(latitude=slice(1, -1))
+        np.testing.assert_allclose(rows.land.sel(longitude=[100, 300, 20, 200]).values.T[:, 0], [1, 0, 0.5, 0.5])
+        np.testing.assert_allclose(rows.orography, 300 * rows.land, atol=0.3)
+        np.testing.assert_allclose(static.land.sel(latitude=90), 0.5, atol=1e-3)

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from sciffusion.conditioners.base import Training
+from sciffusion.conditioners.coarse import CoarseField
 from sciffusion.datasets import open_example, open_experiment
 from sciffusion.errors import SciffusionError
 from tests.datasets.conftest import globe, settings
@@ -120,6 +122,27 @@ def test_a_region_elsewhere_is_refused(folder):
     target = experiment.target.model_copy(update={"periodic": []})
     with pytest.raises(SciffusionError, match="do not overlap along 'latitude'"):
         open_experiment(experiment.model_copy(update={"target": target}))
+
+
+def test_a_global_coarse_model_is_cut_to_a_region_across_the_zero_meridian(folder):
+    world = globe()
+    order = np.r_[33:36, 0:6]
+    region = world.isel(latitude=slice(4, 12), longitude=order)
+    degrees = (region.longitude.values + 180) % 360 - 180
+    region = region.assign_coords(longitude=("longitude", degrees, world.longitude.attrs))
+    region.to_netcdf(folder / "fine.nc")
+    experiment = with_coarse(folder, world)
+    target = experiment.target.model_copy(update={"periodic": []})
+    data = open_experiment(experiment.model_copy(update={"target": target}))
+    coarse = data.conditions["coarse"]
+    assert coarse.longitude.values.tolist() == list(range(-60, 90, 10))
+    assert coarse.latitude.values.tolist() == list(range(80, -60, -10))
+    training = Training(target, data.target, data.grid, data.cases["train"])
+    conditioner = CoarseField.build("coarse", experiment.conditions["coarse"], coarse, training)
+    case = data.cases["train"][2]
+    np.testing.assert_allclose(conditioner.baseline(coarse, case)[1], region.t.values[2], rtol=1e-6)
+    again, _ = conditioner.accept(world)
+    np.testing.assert_array_equal(conditioner.baseline(again, case), conditioner.baseline(coarse, case))
 
 
 @pytest.mark.parametrize(
