@@ -5,10 +5,13 @@ import sys
 
 import pytest
 import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from sciffusion import recipes
+from sciffusion import recipes, yamltext
 from sciffusion.config import Experiment, json_schema, load_experiment
 from sciffusion.errors import SciffusionError
+from sciffusion.recipes.writer import render
 
 TEXT = """\
 version: 1
@@ -170,3 +173,31 @@ def test_an_experiment_survives_its_own_yaml(tmp_path):
 def test_reading_settings_needs_neither_torch_nor_xarray():
     code = "import sys, sciffusion.config; sys.exit(bool({'torch', 'xarray'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+LABELS = st.text(st.characters(codec="utf-8", exclude_categories=("C",)), max_size=12)
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | LABELS
+SETTINGS = st.dictionaries(
+    st.from_regex(r"[a-z][a-z_0-9]{0,8}", fullmatch=True),
+    st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(LABELS, inner, max_size=4)),
+    max_size=5,
+)
+
+
+@given(SETTINGS)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_what_the_writer_writes_is_read_back(data):
+    assert (yamltext.parse(render(data, {})) or {}) == data
+
+
+def test_comments_stand_at_their_entries_and_change_nothing():
+    data = {"a": {"b": [{"name": "x", "c": 1}, {"name": "y", "c": 2}], "d": "2001-01-01"}, "e": "long " * 40}
+    comments = {"a": "first", "a.b.1.c": "inner", "a.b.1.name": "n", "a.d": "a day", "e": "a long one"}
+    text = render(data, comments, ["head"])
+    assert yamltext.parse(text) == data
+    lines = text.splitlines()
+    assert lines[0] == "# head"
+    assert "a:  # first" in lines
+    assert "      c: 2  # inner" in lines
+    assert "    - name: y  # n" in lines
+    assert lines[lines.index("# a long one") + 1].startswith("e: ")

@@ -135,6 +135,7 @@ def test_two_terabytes_are_looked_at_in_seconds(tmp_path, chunks):
     assert experiment.conditions["calendar"].features == ["time_of_day", "day_of_year"]
     assert experiment.train.augment.roll == []
     assert "random windows of the 2048 x 2560 grid" in text
+    assert experiment.train.statistics_cases < 30
 
 
 def test_a_coarse_file_that_is_the_coarsened_target_constrains(tmp_path):
@@ -217,6 +218,15 @@ def test_a_globe_whose_first_column_is_repeated_is_periodic(tmp_path):
     assert run_init(tmp_path, "--target", tmp_path / "fine.nc")[0].target.periodic == ["lon"]
 
 
+def test_a_part_of_the_target_is_selected(tmp_path):
+    globe().to_netcdf(tmp_path / "fine.nc")
+    selected = ["--select", "time=2001-01-02/2001-01-04", "--select", "lat=0/90"]
+    experiment, _ = run_init(tmp_path, "--target", tmp_path / "fine.nc", *selected)
+    assert experiment.target.source.select == {"time": ["2001-01-02", "2001-01-04"], "lat": [0, 90]}
+    assert experiment.split.test[0][1] == "2001-01-04T18:00"
+    assert experiment.train.augment.mirror == []
+
+
 def test_static_files_are_named_like_the_target(tmp_path):
     ds = globe()
     ds[["uas"]].to_zarr(tmp_path / "fine.zarr")
@@ -296,6 +306,7 @@ def ill_matched(tmp_path_factory):
         (["--target", "fine.nc", "--variables", "vaas"], ["'vaas'", "did you mean 'vas'"]),
         (["--target", "fine.nc", "--dims", "lat,level"], ["level", "--dims"]),
         (["--target", "fine.nc", "--factor", "1"], ["--factor 1", "above 1"]),
+        (["--target", "fine.nc", "--select", "time"], ["--select time", "time=1990/2010"]),
         (["--target", "fine.nc", "--dx", "wide"], ["--dx wide", "--dx 1000"]),
         (["--target", "fine.nc", "--coarse", "fine.nc"], ["no coarser", "--coarse"]),
         (["--target", "fine.nc", "--coarse", "later.nc"], ["do not overlap in time", "same period"]),

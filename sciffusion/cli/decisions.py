@@ -13,12 +13,13 @@ import numpy as np
 
 from sciffusion.fields.facts import FieldFacts
 
-__all__ = ["calendar", "crop", "network", "odd_along", "split", "training", "transform"]
+__all__ = ["calendar", "crop", "gap", "network", "odd_along", "split", "training", "transform"]
 
 # Largest training window per rank: cells that a UNet of the sizes below trains on within a few GiB.
 LARGEST = {1: 65_536, 2: 512 * 512, 3: 64**3}
 SIDE = {1: 16_384, 2: 256, 3: 48}
 CELLS_PER_BATCH = 2**20
+STATISTICS_CELLS = 10**8
 
 _EAST = re.compile(
     r"(u|u_?\d+m?|\d+m?_?u(_component_of_wind)?|ua|uas|uo|ugos|u_?(wind|velocity|component)\w*|vx|velocity_x)"
@@ -85,12 +86,16 @@ def network(window: Sequence[int], cases: int) -> tuple[dict[str, Any], str]:
     return settings, f"for windows of {' x '.join(map(str, window))} and {cases} training cases"
 
 
-def training(window: Sequence[int], cases: int, augmented: bool) -> dict[str, int]:
-    """Steps, batch size and validation interval: more steps for more cases, few enough not to overfit a handful."""
-    batch = int(np.clip(2 ** int(math.log2(CELLS_PER_BATCH / math.prod(window))) if math.prod(window) else 16, 2, 32))
-    batch = max(1, min(batch, cases if not augmented else 2 * cases))
+def training(shape: Sequence[int], window: Sequence[int], cases: int, augmented: bool) -> dict[str, int]:
+    """Steps, batch size and validation interval: more steps for more cases, few enough not to overfit a handful.
+
+    Statistics of large grids are measured on fewer cases than the default, enough for cells by the million.
+    """
+    batch = min(CELLS_PER_BATCH // math.prod(window), 32, 2 * cases if augmented else cases)
     steps = int(np.clip(100 * cases, 2000, 20_000))
-    return {"steps": steps, "batch_size": batch, "validate_every": steps // 10}
+    settings = {"steps": steps, "batch_size": 2 ** int(math.log2(max(2, batch))), "validate_every": steps // 10}
+    affordable = max(8, STATISTICS_CELLS // math.prod(shape))
+    return settings | ({"statistics_cases": affordable} if affordable < min(cases, 256) else {})
 
 
 def split(count: int, gap: int) -> tuple[list[tuple[int, int]], str]:
@@ -105,7 +110,14 @@ def split(count: int, gap: int) -> tuple[list[tuple[int, int]], str]:
     first = count - test
     last = first - gap - validation - gap - 1
     ranges = [(0, last), (last + 1 + gap, first - gap - 1), (first, count - 1)]
-    return ranges, f"{last + 1} train, {validation} validate, {test} test; {gap} left out at each border"
+    left = f"; {gap} left out at each border" if gap else ""
+    return ranges, f"{last + 1} train, {validation} validate, {test} test{left}"
+
+
+def gap(count: int, step_hours: float) -> int:
+    """Cases left out between the splits, so that neighbours in time are not on both sides: 2 %, at most 15 days."""
+    longest = 15 * 24 / step_hours if step_hours > 0 else count
+    return max(1, min(count // 50, math.ceil(longest)))
 
 
 def calendar(step_hours: float, span_days: float, longitudes: bool) -> list[str]:

@@ -26,6 +26,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--static", nargs="+", metavar="PATH", help="fields without time, such as orography")
     add("--variables", metavar="A,B", help="target variables; default: all fields found")
     add("--dims", metavar="Y,X", help="grid dims, slowest first; default: found by attributes and names")
+    add(
+        "--select", action="append", default=[], metavar="DIM=FIRST/LAST", help="use part of the target: time=1990/2010"
+    )
     add("--dx", metavar="LENGTH", help="spacing of dims without coordinates: 1000, or y=1000,x=500")
     add("--factor", type=float, default=4.0, help="coarsening factor when there is no coarse file (default 4)")
     add("--combine", metavar="DIM", help="dim along which files that nothing tells apart are stacked")
@@ -72,12 +75,12 @@ def _compose(args: argparse.Namespace, path: Path) -> tuple[str, list[str]]:
     from sciffusion.recipes.writer import render
 
     wanted, dims = _names(args.variables), _names(args.dims)
-    ds = open_source(Source(paths=args.target, combine=args.combine), wanted, check=False)
-    layout = layout_of(ds, wanted, dims)
-    ds = open_source(Source(paths=args.target, combine=args.combine), [*layout.fields, *layout.static], layout.dims)
+    how = _how(args)
+    layout = layout_of(open_source(Source(paths=args.target, **how), wanted, check=False), wanted, dims)
+    ds = open_source(Source(paths=args.target, **how), [*layout.fields, *layout.static], layout.dims)
     fine = survey(ds, wanted, layout.dims)
     spacing = _spacing(args.dx, layout.dims)
-    source = _source(args.target, path) | ({"combine": args.combine} if args.combine else {})
+    source = _source(args.target, path) | how
     factor = int(args.factor) if args.factor == int(args.factor) else args.factor
     proposal = propose(
         fine,
@@ -157,6 +160,28 @@ def _check_region(fine: "Survey", ds: Any) -> None:
 
 def _names(text: str | None) -> list[str] | None:
     return [name.strip() for name in text.split(",") if name.strip()] if text else None
+
+
+def _how(args: argparse.Namespace) -> dict[str, Any]:
+    """The options of the target's source: ``combine`` and ``select``, where given."""
+    select: dict[str, Any] = {}
+    for text in args.select:
+        dim, separator, wanted = text.partition("=")
+        if not separator or not wanted:
+            raise SciffusionError(f"--select {text}: no range", "write --select time=1990/2010, or level=500")
+        ends = [_number(end) for end in wanted.split("/", 1)]
+        select[dim.strip()] = ends if len(ends) == 2 else ends[0]
+    return ({"combine": args.combine} if args.combine else {}) | ({"select": select} if select else {})
+
+
+def _number(text: str) -> str | int | float:
+    """A label as YAML would read it: a number where it is one."""
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
 
 
 def _spacing(text: str | None, dims: tuple[str, ...]) -> dict[str, float]:

@@ -113,7 +113,7 @@ def _split(made: Proposal, fine: Survey, coarse: CoarseFound | None) -> list[tup
     if coarse is not None and dim is not None:
         places = coarse.served.get(dim, places)
     count = places.size
-    ranges, why = decisions.split(count, gap=max(1, count // 50) if time else 0)
+    ranges, why = decisions.split(count, gap=decisions.gap(count, _time_step(fine)[0]) if time else 0)
     labels = _labels(fine.ds, dim)
     entries = {
         key: [[labels(int(places[first])), labels(int(places[last]))]]
@@ -281,7 +281,7 @@ def _train(
 ) -> None:
     count = _train_count(fine, ranges)
     augmented = bool(plan["roll"] or plan["mirror"])
-    train: dict[str, Any] = dict(decisions.training(window, count, augmented))
+    train: dict[str, Any] = dict(decisions.training(fine.shape, window, count, augmented))
     cropped = decisions.crop(fine.shape, fine.layout.dims)
     if cropped:
         train["crop"] = cropped

@@ -5,6 +5,7 @@ mend. A single file or store is read without dask (``chunks=None``: a store of t
 files that have to be concatenated become dask arrays.
 """
 
+import logging
 from collections.abc import Sequence
 
 import numpy as np
@@ -17,8 +18,18 @@ from sciffusion.fields.checks import check_overlap
 from sciffusion.fields.combine import combine
 from sciffusion.fields.files import expand_paths, open_path
 from sciffusion.fields.labels import positions
+from sciffusion.fields.roles import Role, role_of
 
 __all__ = ["check_overlap", "open_source"]
+
+logger = logging.getLogger(__name__)
+_ADOPTED: dict[Role | None, str] = {
+    "latitude": "latitude",
+    "longitude": "longitude",
+    "time": "time",
+    "lead_time": "forecast_period",
+    "realization": "realization",
+}
 
 
 def open_source(
@@ -54,7 +65,7 @@ def open_source(
     settings = _as_source(source)
     paths = expand_paths(settings.paths)
     where = paths[0] if len(paths) == 1 else f"{paths[0]} ... ({len(paths)} files)"
-    datasets = _rename([open_path(path) for path in paths], settings.rename, where)
+    datasets = [_adopt(ds) for ds in _rename([open_path(path) for path in paths], settings.rename, where)]
     if variables is not None:
         checks.check_variables(datasets, variables, where)
         datasets, paths = _keep(datasets, paths, variables)
@@ -86,6 +97,26 @@ def _rename(datasets: list[xr.Dataset], names: dict[str, str], where: str) -> li
         ds.rename({old: new for old, new in names.items() if (old in ds.variables or old in ds.dims) and old != new})
         for ds in datasets
     ]
+
+
+def _adopt(ds: xr.Dataset) -> xr.Dataset:
+    """Give a dim without coordinate the one that the file holds under another name: ``lat(y)``, ``time(record)``.
+
+    Only when a single 1-D variable along the dim is a latitude, longitude, time, lead time or realization by its
+    attributes or name; the dim keeps its name.
+    """
+    for dim in [dim for dim in ds.dims if dim not in ds.variables]:
+        found = [
+            (variable, role)
+            for name, variable in ds.variables.items()
+            if variable.dims == (dim,) and (role := role_of(ds, name)) in _ADOPTED
+        ]
+        if len(found) == 1:
+            variable, role = found[0]
+            attrs = {"standard_name": _ADOPTED[role]} | variable.attrs if role else variable.attrs
+            ds = ds.assign_coords({dim: (dim, variable.values, attrs)})
+            logger.info("%s takes its coordinate from the %s of the file", dim, role)
+    return ds
 
 
 def _keep(datasets: list[xr.Dataset], paths: list[str], variables: Sequence[str]) -> tuple[list[xr.Dataset], list[str]]:

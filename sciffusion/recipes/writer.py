@@ -1,6 +1,8 @@
 """YAML with comments: nested mappings to text, short values in one line, a comment per entry where there is one."""
 
+import datetime
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,6 +11,7 @@ import yaml
 __all__ = ["render"]
 
 WIDTH = 110
+_BARE = re.compile(r"[\w./~](?:[\w./~:+ -]*[\w./~+-])?", re.ASCII)  # text that may stand without quotes
 
 
 def render(settings: Mapping[str, Any], comments: Mapping[str, str], head: Sequence[str] = ()) -> str:
@@ -26,7 +29,7 @@ def render(settings: Mapping[str, Any], comments: Mapping[str, str], head: Seque
     lines = [f"# {line}" if line else "#" for line in head]
     for key, value in settings.items():
         block = _entry(key, value, comments, (key,), 0)
-        if "\n" in block and lines:
+        if lines and isinstance(value, (Mapping, list)):
             lines.append("")
         lines.append(block)
     return "\n".join(lines) + "\n"
@@ -48,7 +51,7 @@ def _entry(key: str, value: Any, comments: Mapping[str, str], path: tuple[str, .
 def _item(value: Any, comments: Mapping[str, str], path: tuple[str, ...], depth: int) -> str:
     """One entry of a list; a mapping starts behind the dash."""
     indent = "  " * depth
-    if not isinstance(value, Mapping):
+    if not isinstance(value, Mapping) or not value:
         return _with_comment(f"{indent}- {_flow(value)}", comments.get(".".join(path), ""), indent)
     block = "\n".join(_entry(k, v, comments, (*path, k), depth + 1) for k, v in value.items())
     lines = block.split("\n")
@@ -89,16 +92,16 @@ def _scalar(value: Any) -> str:
     if isinstance(value, int):
         return str(value)
     bare = str(value)
-    safe = not any(mark in bare for mark in ",[]{}#&*!|>%@`\"'\n") and ": " not in bare and not bare.endswith(":")
-    if safe and bare == bare.strip() and bare and bare[0] not in "-?:" and _reads_back(bare):
+    if _BARE.fullmatch(bare) and _reads_back(bare):
         return bare
-    return json.dumps(bare, ensure_ascii=False)
+    quoted = json.dumps(bare, ensure_ascii=False)
+    return re.sub("[\x7f-\xa0\u2028\u2029\ufeff]", lambda match: f"\\u{ord(match[0]):04x}", quoted)
 
 
 def _reads_back(text: str) -> bool:
     """Whether YAML reads the bare text as this text (or as a date, which our reader keeps as text)."""
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
+        (value,) = yaml.safe_load(f"[{text}]")
+    except (yaml.YAMLError, ValueError, TypeError):
         return False
-    return value == text or type(value).__name__ in ("date", "datetime")
+    return value == text or isinstance(value, datetime.date)

@@ -11,6 +11,7 @@ import xarray as xr
 from sciffusion.config import Source
 from sciffusion.errors import SciffusionError
 from sciffusion.fields.open import check_overlap, open_source
+from sciffusion.fields.roles import geometry_of, role_of
 from tests.init_data import two_terabytes
 
 LAT, LON = np.linspace(75, -75, 6), np.arange(8) * 45.0
@@ -124,6 +125,17 @@ def test_rename_and_select_are_applied(tmp_path):
     assert dict(ds.sizes) == {"time": 3, "latitude": 3, "lon": 8}
     one = open_source(source.model_copy(update={"select": {"time": "2000-01-03"}}))
     assert "time" not in one.dims
+
+
+def test_coordinates_under_other_names_are_found(tmp_path):
+    ds = field().rename_dims(time="record", lat="y", lon="x").reset_index(["time", "lat", "lon"])
+    assert set(ds.dims) == {"record", "y", "x"}
+    ds.to_netcdf(tmp_path / "a.nc")
+    opened = open_source(str(tmp_path / "a.nc"), ["u"], ["y", "x"])
+    assert opened["u"].dims == ("record", "y", "x")
+    np.testing.assert_array_equal(opened["y"], LAT)
+    assert geometry_of(opened, ["y", "x"]) == "sphere"
+    assert role_of(opened, "record") == "time"
 
 
 def test_packed_data_and_calendars_are_decoded(tmp_path):
