@@ -7,7 +7,6 @@ one case, are written in any order by any process; each ends with its marker. Re
 import fcntl
 import json
 import os
-import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from sciffusion.fields import cf, layout
 from sciffusion.fields.identity import differences, digest
 from sciffusion.fields.layout import MEMBER, STATUS
 from sciffusion.fields.markers import FOLDER, Fault, Markers
-from sciffusion.fields.output import refuse_existing, temporary, write_netcdf, writing
+from sciffusion.fields.output import refuse_existing, remove, temporary, write_netcdf, writing
 from sciffusion.fields.reader import completed, is_ensemble_store, open_ensemble
 
 __all__ = ["EnsembleStore", "Status", "is_ensemble_store", "open_ensemble", "write_netcdf"]
@@ -93,7 +92,7 @@ class EnsembleStore:
         refuse_existing(path, overwrite)
         new, old = temporary(path, "new"), temporary(path, "old")
         with writing(path):
-            _remove(new)
+            remove(new)
             try:
                 layout.make(new, template, list(members), case_dims, identity)
                 (new / FOLDER).mkdir()
@@ -101,8 +100,8 @@ class EnsembleStore:
                     path.rename(old)
                 new.rename(path)
             finally:
-                _remove(new)
-                _remove(old)
+                remove(new)
+                remove(old)
         return cls(path, fsync=fsync)
 
     def require(self, template: xr.Dataset, identity: Mapping[str, Any]) -> None:
@@ -226,11 +225,3 @@ def _same(one: xr.DataArray, other: xr.DataArray) -> bool:
     """Equal dims and values; the precision of times does not count."""
     plain: Any = one.variable.to_base_variable()
     return bool(plain.equals(other.variable.to_base_variable()))
-
-
-def _remove(path: Path) -> None:
-    """Remove a file or a folder, if there is one."""
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)

@@ -78,9 +78,8 @@ def consolidate(path: Path) -> None:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without the warnings about the marker folder and about consolidated metadata being new in Zarr 3."""
+    """Without the warning that consolidated metadata are new in Zarr 3."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*not recognized as a component of a Zarr hierarchy.*")
         warnings.filterwarnings("ignore", message=".*[Cc]onsolidated metadata.*")
         yield
 

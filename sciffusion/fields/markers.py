@@ -16,7 +16,7 @@ from sciffusion.fields.output import write_text
 
 __all__ = ["FOLDER", "Fault", "Markers"]
 
-FOLDER = ".markers"  # inside the store; hidden, so that Zarr does not take it for a node
+FOLDER = "complete/.markers"  # inside the folder of an array, where Zarr looks for chunks only
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,13 @@
 
 import errno
 import os
+import shutil
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import dask
@@ -14,7 +18,16 @@ import xarray as xr
 from sciffusion.errors import SciffusionError
 from sciffusion.fields import cf
 
-__all__ = ["refuse_existing", "temporary", "write_netcdf", "write_text", "writing"]
+__all__ = [
+    "recover",
+    "refuse_existing",
+    "remove",
+    "temporary",
+    "uninterrupted",
+    "write_netcdf",
+    "write_text",
+    "writing",
+]
 
 _MENDS = {
     errno.ENOSPC: "free some space on that disk; what was complete is intact",
@@ -36,6 +49,25 @@ def writing(path: Path) -> Iterator[None]:
         raise SciffusionError(f"{path}: cannot be written: {error.strerror or error}", mend) from error
 
 
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Hold back a Ctrl-C until the block has ended: for short steps that must not stop half-way.
+
+    Zarr writes in a thread of its own, which would go on while an interrupted caller cleans up.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Python raises KeyboardInterrupt in the main thread only
+        return
+    came: list[tuple[int, FrameType | None]] = []
+    previous = signal.signal(signal.SIGINT, lambda number, frame: came.append((number, frame)))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_DFL if previous is None else previous)
+    if came and callable(previous):
+        previous(*came[0])
+
+
 def refuse_existing(path: Path, overwrite: bool) -> None:
     """Raise SciffusionError when ``path`` exists, unless told to overwrite, or when its folder does not."""
     if not path.absolute().parent.is_dir():
@@ -47,6 +79,40 @@ def refuse_existing(path: Path, overwrite: bool) -> None:
 def temporary(path: Path, purpose: str = "partial") -> Path:
     """A hidden name beside ``path`` that no other process uses."""
     return path.with_name(f".{path.name}.{os.uname().nodename}-{os.getpid()}.{purpose}")
+
+
+def recover(path: Path) -> None:
+    """Clear up what killed processes of this machine left beside ``path``.
+
+    A process killed while it replaced an output has put the previous one aside, as ``old``: it comes back.
+    """
+    prefix = f".{path.name}.{os.uname().nodename}-"
+    for left in path.absolute().parent.glob(".*") if path.absolute().parent.is_dir() else ():
+        pid, _, purpose = left.name.removeprefix(prefix).partition(".")
+        if not left.name.startswith(prefix) or not pid.isdecimal() or _alive(int(pid)):
+            continue
+        if purpose == "old" and not path.exists():
+            left.rename(path)
+        else:
+            remove(left)
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a folder, if there is one."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def write_text(path: Path, text: str, *, fsync: bool = False) -> None:

@@ -17,12 +17,12 @@ def held_out(run: Path | str, *, all_cases: bool = False) -> tuple[dict[str, xr.
 
     Raises SciffusionError when the run holds no experiment (a model folder by itself) or its split no test cases.
     """
-    from sciffusion.config import load_experiment
-    from sciffusion.datasets.pairs import open_experiment
-
     path = Path(run) / "experiment.yaml"
     if not path.is_file():
         raise SciffusionError(f"{run}: no experiment.yaml, so nothing is held out", "give --conditions")
+    from sciffusion.config import load_experiment
+    from sciffusion.datasets.pairs import open_experiment
+
     data = open_experiment(load_experiment(path))
     if all_cases:
         return dict(data.conditions), None

@@ -5,7 +5,6 @@ to become NetCDF, is made beside it, as ``NAME.partial``, and takes its place wh
 lay there stays.
 """
 
-import shutil
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ import xarray as xr
 
 from sciffusion.errors import SciffusionError
 from sciffusion.fields.ensemble import EnsembleStore, is_ensemble_store, open_ensemble, write_netcdf
-from sciffusion.fields.output import refuse_existing, temporary, writing
+from sciffusion.fields.output import recover, refuse_existing, remove, temporary, uninterrupted, writing
 from sciffusion.generation.processes import Process
 
 __all__ = ["Target"]
@@ -29,8 +28,12 @@ class Target:
     def __init__(self, path: Path | str, *, overwrite: bool = False, resume: bool = True) -> None:
         self.path, self.overwrite, self.resume = Path(path), overwrite, resume
         self.netcdf = self.path.suffix in {".nc", ".nc4", ".netcdf"}
+        partial = self.path.with_name(f"{self.path.name}.partial")
+        with writing(self.path), uninterrupted():
+            recover(self.path)
+            recover(partial)
         aside = self.netcdf or (overwrite and self.path.exists())
-        self.work = self.path.with_name(f"{self.path.name}.partial") if aside else self.path
+        self.work = partial if aside else self.path
         self._check()
 
     def _check(self) -> None:
@@ -62,7 +65,8 @@ class Target:
         while True:
             try:
                 if process.rank == 0:
-                    return self._made(template, members, case_dims, identity, fsync)
+                    with uninterrupted():
+                        return self._made(template, members, case_dims, identity, fsync)
                 return self._found(template, members, identity, fsync)
             except SciffusionError:
                 if process.rank == 0 or time.monotonic() > deadline:
@@ -104,16 +108,18 @@ class Target:
         with store.lock() as mine:
             if not mine:
                 return
-            store.finalise()
+            with uninterrupted():
+                store.finalise()
             if self.netcdf:
                 write_netcdf(open_ensemble(self.work), self.path, overwrite=self.overwrite)
-                shutil.rmtree(self.work)
-            elif self.work != self.path:
-                self._replace()
+            with uninterrupted(), writing(self.path):
+                if self.netcdf:
+                    remove(self.work)
+                elif self.work != self.path:
+                    self._replace()
 
     def _replace(self) -> None:
         old = temporary(self.path, "old")
-        with writing(self.path):
-            self.path.rename(old)
-            self.work.rename(self.path)
-            shutil.rmtree(old)
+        self.path.rename(old)
+        self.work.rename(self.path)
+        remove(old)

@@ -3,6 +3,8 @@
 import errno
 import logging
 import os
+import signal
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -297,3 +299,46 @@ def test_the_writer_finishes_what_was_put_when_interrupted():
     with pytest.raises(KeyboardInterrupt):
         through_writer(written.append, jobs(), depth=4)
     assert written == [1]
+
+
+def test_what_a_killed_process_left_beside_the_output_is_cleared_up(tmp_path):
+    path = run(tmp_path / "e.zarr")
+    before, host = fields(path), os.uname().nodename
+    path.rename(tmp_path / f".e.zarr.{host}-999999999.old")  # killed between the two renames of a replacement
+    (tmp_path / f".e.zarr.{host}-999999999.new").mkdir()
+    (tmp_path / f".e.zarr.{host}-{os.getpid()}.new").mkdir()  # alive: not ours to touch
+    again = FakeEmulator()
+    run(path, again)
+    assert again.drawn == []
+    xr.testing.assert_identical(fields(path), before)
+    assert sorted(os.listdir(tmp_path)) == [f".e.zarr.{host}-{os.getpid()}.new", "e.zarr"]
+
+
+@pytest.mark.parametrize("suffix", ["zarr", "nc"])
+def test_ctrl_c_at_any_moment_leaves_a_store_that_goes_on(tmp_path, suffix):
+    whole, path, interruptions = run(tmp_path / f"whole.{suffix}"), tmp_path / f"e.{suffix}", 0
+    for moment in (0.02, 0.05, 0.1, 0.15, 0.2, 0.3):
+        with interrupt_after(moment) as interrupted:
+            run(path, FakeEmulator(delay=0.03), batch_size=3)
+        interruptions += interrupted[0]
+        if path.with_name(f"{path.name}.partial").exists():
+            assert EnsembleStore(path.with_name(f"{path.name}.partial")).verify() == []
+    assert interruptions >= 2
+    run(path)
+    xr.testing.assert_identical(fields(path), fields(whole))
+    assert {name for name in os.listdir(tmp_path) if not name.startswith(".")} == {path.name, whole.name}
+
+
+@contextmanager
+def interrupt_after(seconds):
+    """Raise KeyboardInterrupt in the block by a real signal, as Ctrl-C does; the list says whether it came."""
+    came = [0]
+    previous = signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(signal.SIGINT))
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield came
+    except KeyboardInterrupt:
+        came[0] = 1
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)
