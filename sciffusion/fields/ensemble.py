@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from sciffusion.errors import SciffusionError
 from sciffusion.fields import cf, layout
-from sciffusion.fields.identity import differences, digest
+from sciffusion.fields.identity import differences, digest, misfits
 from sciffusion.fields.layout import MEMBER, STATUS
 from sciffusion.fields.markers import FOLDER, Fault, Markers
 from sciffusion.fields.output import refuse_existing, remove, temporary, write_netcdf, writing
@@ -121,12 +121,7 @@ class EnsembleStore:
         if shapes != wanted:
             found.append(f"variables: the store has {shapes}, this run would write {wanted}")
         with layout.quiet(), xr.open_zarr(self.path, chunks=None, consolidated=False) as stored:
-            for name in template.coords:
-                if name in (MEMBER, STATUS):
-                    continue
-                if name not in stored.coords or not _same(stored[name], template[name]):
-                    found.append(f"coordinate {name!r}: the store has other values")
-        return found
+            return found + misfits(stored, template)
 
     def extend(self, members: Iterable[int]) -> None:
         """Add members; those that are there already are left alone."""
@@ -219,9 +214,3 @@ class EnsembleStore:
             status = layout.arrays(self.path)[STATUS]
             status[...] = complete.reshape(status.shape).astype(status.dtype)
             layout.consolidate(self.path)
-
-
-def _same(one: xr.DataArray, other: xr.DataArray) -> bool:
-    """Equal dims and values; the precision of times does not count."""
-    plain: Any = one.variable.to_base_variable()
-    return bool(plain.equals(other.variable.to_base_variable()))

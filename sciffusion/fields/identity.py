@@ -5,7 +5,11 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["differences", "digest"]
+import xarray as xr
+
+from sciffusion.fields.layout import MEMBER, STATUS
+
+__all__ = ["differences", "digest", "misfits"]
 
 
 def differences(stored: Mapping[str, Any], given: Mapping[str, Any], prefix: str = "") -> list[str]:
@@ -23,3 +27,16 @@ def differences(stored: Mapping[str, Any], given: Mapping[str, Any], prefix: str
 def digest(identity: Mapping[str, Any]) -> str:
     """Short fingerprint of an identity."""
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def misfits(stored: xr.Dataset, template: xr.Dataset) -> list[str]:
+    """Coordinates of the template that an ensemble does not have, as readable lines."""
+    names = [name for name in template.coords if name not in (MEMBER, STATUS)]
+    wrong = [name for name in names if name not in stored.coords or not _same(stored[name], template[name])]
+    return [f"coordinate {name!r}: the store has other values" for name in wrong]
+
+
+def _same(one: xr.DataArray, other: xr.DataArray) -> bool:
+    """Equal dims and values; attributes do not count."""
+    plain: Any = one.variable.to_base_variable()
+    return bool(plain.equals(other.variable.to_base_variable()))

@@ -91,8 +91,11 @@ def generate(
     place = _device(device, process)
     size = batch_size or target.stored_identity().get("batch_size") or DEFAULT_BATCH.get(place.type, 4)
     who = identity(emulator, check.conditions, seed=seed, sampler=sampler, batch_size=size, device=place)
-    numbers, dims = _numbers(members), check.cases[0].dims
-    ensemble = target.prepare(process, emulator.template(check), numbers, dims, who, fsync=fsync)
+    numbers, dims, template = _numbers(members), check.cases[0].dims, emulator.template(check)
+    if target.finished(template, numbers, who):
+        log.info("%s is complete already", target.path)
+        return target.path
+    ensemble = target.prepare(process, template, numbers, dims, who, fsync=fsync)
     own = [(c, m) for c in range(len(check.cases)) for m in numbers if process.mine(c, m)]
     todo = _missing(ensemble, own, verify)
 

@@ -5,6 +5,7 @@ to become NetCDF, is made beside it, as ``NAME.partial``, and takes its place wh
 lay there stays.
 """
 
+import json
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,7 +14,10 @@ from typing import Any
 import xarray as xr
 
 from sciffusion.errors import SciffusionError
+from sciffusion.fields import cf
 from sciffusion.fields.ensemble import EnsembleStore, is_ensemble_store, open_ensemble, write_netcdf
+from sciffusion.fields.identity import differences, misfits
+from sciffusion.fields.layout import MEMBER
 from sciffusion.fields.output import recover, refuse_existing, remove, temporary, uninterrupted, writing
 from sciffusion.generation.processes import Process
 
@@ -43,12 +47,38 @@ class Target:
             ours or (self.path / "zarr.json").is_file() or (self.path / ".zgroup").is_file()
         ):
             raise SciffusionError(f"{self.path}: a folder that is not a Zarr store", "choose another output")
-        if self.netcdf or not ours or not self.resume:
+        if not self.resume or not (ours or self._finished_identity()):
             refuse_existing(self.path, self.overwrite)
 
+    def _finished_identity(self) -> dict[str, Any]:
+        """Identity of the NetCDF ensemble that lies there; {} when there is none, or it is to be replaced."""
+        if not self.netcdf or self.overwrite or not self.path.is_file():
+            return {}
+        try:
+            with xr.open_dataset(self.path) as ds:
+                found: dict[str, Any] = json.loads(ds.attrs.get(cf.IDENTITY, "{}"))
+        except (OSError, ValueError):
+            return {}
+        return found
+
     def stored_identity(self) -> dict[str, Any]:
-        """Identity of what was begun earlier; {} when nothing was."""
-        return EnsembleStore(self.work).identity if is_ensemble_store(self.work) else {}
+        """Identity of what was made or begun earlier; {} when nothing was."""
+        begun = EnsembleStore(self.work).identity if is_ensemble_store(self.work) else {}
+        return self._finished_identity() or begun
+
+    def finished(self, template: xr.Dataset, members: Sequence[int], identity: Mapping[str, Any]) -> bool:
+        """Whether a NetCDF file holds this very ensemble already. Raises SciffusionError when it holds another."""
+        stored = self._finished_identity()
+        if not stored:
+            return False
+        with xr.open_dataset(self.path) as ds:
+            found = differences(stored, identity) + misfits(ds, template)
+            if sorted(members) != ds[MEMBER].values.tolist():
+                found.append("other members")
+        if found:
+            what = f"{self.path}: exists already, and is another ensemble: {'; '.join(found)}"
+            raise SciffusionError(what, "choose another output, or give --overwrite")
+        return True
 
     def prepare(
         self,

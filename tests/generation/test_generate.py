@@ -45,11 +45,27 @@ def test_every_member_of_every_case_is_what_the_emulator_draws(tmp_path, suffix)
     assert os.listdir(tmp_path) == [path.name]
 
 
-def test_a_second_call_draws_nothing(tmp_path):
-    run(tmp_path / "e.zarr")
+@pytest.mark.parametrize("suffix", ["zarr", "nc"])
+def test_a_second_call_draws_nothing(tmp_path, suffix):
+    path = run(tmp_path / f"e.{suffix}")
     again = FakeEmulator()
-    run(tmp_path / "e.zarr", again)
+    run(path, again, batch_size=None)
     assert again.drawn == []
+
+
+@pytest.mark.parametrize("options", [{"members": 4}, {"seed": 1}, {"data": conditions(cases=3)}])
+def test_a_netcdf_file_of_another_ensemble_is_refused(tmp_path, options):
+    path = run(tmp_path / "e.nc")
+    before = path.read_bytes()
+    with pytest.raises(SciffusionError, match="is another ensemble"):
+        run(path, **options)
+    assert path.read_bytes() == before
+
+
+def test_a_file_of_somebody_else_is_refused(tmp_path):
+    (tmp_path / "e.nc").write_text("not even NetCDF")
+    with pytest.raises(SciffusionError, match="exists already"):
+        run(tmp_path / "e.nc")
 
 
 def test_more_members_draw_the_new_ones_only(tmp_path):
