@@ -15,6 +15,7 @@ import torch
 import xarray as xr
 
 from sciffusion.errors import SciffusionError
+from sciffusion.execution.device import resolve_device
 from sciffusion.fields.cases import encode_label
 from sciffusion.fields.ensemble import EnsembleStore
 from sciffusion.generation.identity import identity
@@ -176,10 +177,6 @@ def _numbers(members: int | Sequence[int]) -> list[int]:
 
 def _device(name: str | None, process: Process) -> torch.device:
     """The device asked for, else this process's own GPU, else what there is."""
-    if name == "cpu":
-        return torch.device(name)
-    from sciffusion.execution.device import resolve_device
-
     if name is None and process.size > 1 and torch.cuda.is_available():
         return torch.device("cuda", process.local % torch.cuda.device_count())
     return resolve_device(name)

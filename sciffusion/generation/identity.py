@@ -8,6 +8,7 @@ import numpy as np
 import torch
 import xarray as xr
 
+from sciffusion.execution.device import describe_device
 from sciffusion.fields.cases import encode_label
 
 __all__ = ["fingerprint", "identity"]
@@ -31,7 +32,7 @@ def identity(
         "sampler": emulator.sampler(sampler).model_dump(mode="json"),
         "conditions": {name: fingerprint(data) for name, data in sorted(conditions.items())},
         "batch_size": int(batch_size),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "device": describe_device(device) if device.type == "cuda" else device.type,
         "numpy": np.__version__,
     }
 
