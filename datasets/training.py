@@ -1,5 +1,6 @@
 """Training samples: one case, one window, one symmetry -> tensors, read in the worker that needs them."""
 
+import copy
 from collections.abc import Callable, Mapping
 from itertools import product
 from typing import Any, Literal
@@ -48,7 +49,9 @@ class TrainingCases(Dataset[dict[str, Any]]):
         cache: Cache = "auto",
         workers: int = 0,
     ) -> None:
-        self.data, self.codec, self.conditioners, self.baseline = data, codec, dict(conditioners), baseline
+        self.data, self.codec, self.baseline = data, codec, baseline
+        # copies: the model's own may move to a GPU, which a forked worker must not touch
+        self.conditioners = {name: copy.deepcopy(conditioner).cpu() for name, conditioner in conditioners.items()}
         self.cases = data.cases[split]
         self.space = DrawSpace.of(len(self.cases), data.grid, crop, augment)
         self.signs = signs_of(codec.channels, target.variables, self.conditioners, data.grid.dims)

@@ -51,11 +51,16 @@ def settings(folder, **changes):
     return config.Experiment.model_validate(sections | changes)
 
 
+def write(folder):
+    """The experiment's files."""
+    data = globe()
+    data.to_netcdf(folder / "fine.nc")
+    height = 100 + 50 * np.sin(np.deg2rad(data.latitude)) * np.cos(np.deg2rad(data.longitude))
+    xr.Dataset({"height": height.transpose("latitude", "longitude")}).to_netcdf(folder / "static.nc")
+    xr.Dataset({"co2": ("time", 400.0 + np.arange(8))}, {"time": data.time}).to_netcdf(folder / "forcing.nc")
+
+
 @pytest.fixture
 def folder(tmp_path):
-    data = globe()
-    data.to_netcdf(tmp_path / "fine.nc")
-    height = 100 + 50 * np.sin(np.deg2rad(data.latitude)) * np.cos(np.deg2rad(data.longitude))
-    xr.Dataset({"height": height.transpose("latitude", "longitude")}).to_netcdf(tmp_path / "static.nc")
-    xr.Dataset({"co2": ("time", 400.0 + np.arange(8))}, {"time": data.time}).to_netcdf(tmp_path / "forcing.nc")
+    write(tmp_path)
     return tmp_path

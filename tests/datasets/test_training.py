@@ -16,13 +16,16 @@ from sciffusion.errors import SciffusionError
 from sciffusion.fields.fit import fit_codec
 from sciffusion.fields.grid import Grid
 from sciffusion.fields.variables import stack, target_variables
-from tests.datasets.conftest import globe, settings
+from tests.datasets.conftest import globe, settings, write
 
 STILL = {"roll": (0, 0), "mirror": (False, False)}
 
 
-def prepared(folder):
-    """Data, codec and conditioners of the experiment in ``folder``."""
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Data, codec and conditioners of the experiment."""
+    folder = tmp_path_factory.mktemp("experiment")
+    write(folder)
     experiment = settings(folder)
     data = open_experiment(experiment)
     cases = data.cases["train"]
@@ -43,8 +46,8 @@ def prepared(folder):
     return data, fit_codec(pairs, variables, data.grid), conditioners
 
 
-def samples(folder, **options):
-    data, codec, conditioners = prepared(folder)
+def samples(made, **options):
+    data, codec, conditioners = made
     return TrainingCases(data, codec, conditioners, data.experiment.target, baseline="coarse", **options)
 
 
@@ -60,8 +63,8 @@ def on_grid(item):
     return {key: value for key, value in leaves(item).items() if value.ndim == 3}
 
 
-def test_a_sample_is_complete_and_finite(folder):
-    item = samples(folder)[1]
+def test_a_sample_is_complete_and_finite(made):
+    item = samples(made)[1]
     assert item["z"].shape == item["valid"].shape == item["mask"].shape == (2, 19, 36)
     assert set(leaves(item)) == {
         *("case", "z", "valid", "mask", "area"),
@@ -73,9 +76,9 @@ def test_a_sample_is_complete_and_finite(folder):
 
 @pytest.mark.parametrize("corner", [(0, 0), (11, 5), (3, 30)])
 @pytest.mark.parametrize("cache", ["memory", "none"])
-def test_a_crop_is_the_window_of_the_whole_also_across_the_date_line(folder, corner, cache):
-    whole = on_grid(samples(folder, cache="none")[2])
-    cut = samples(folder, crop={"latitude": 8, "longitude": 12}, cache=cache)[Draw(2, corner, **STILL)]
+def test_a_crop_is_the_window_of_the_whole_also_across_the_date_line(made, corner, cache):
+    whole = on_grid(samples(made, cache="none")[2])
+    cut = samples(made, crop={"latitude": 8, "longitude": 12}, cache=cache)[Draw(2, corner, **STILL)]
     rows, columns = np.arange(corner[0], corner[0] + 8), np.arange(corner[1], corner[1] + 12) % 36
     for name, value in on_grid(cut).items():
         assert value.shape[1:] == (8, 12)
@@ -83,9 +86,9 @@ def test_a_crop_is_the_window_of_the_whole_also_across_the_date_line(folder, cor
 
 
 @pytest.mark.parametrize("crop", [None, {"longitude": 18}, {"latitude": 7, "longitude": 10}])
-def test_a_cache_changes_no_byte(folder, crop):
+def test_a_cache_changes_no_byte(made, crop):
     augment = config.Augment(roll=["longitude"], mirror=["latitude"])
-    kept, read = (samples(folder, crop=crop, augment=augment, cache=cache) for cache in ("memory", "none"))
+    kept, read = (samples(made, crop=crop, augment=augment, cache=cache) for cache in ("memory", "none"))
     assert kept.cached
     assert not read.cached
     for draw in chain.from_iterable(StepSampler(kept.space, 4, seed=1, steps=4)):
@@ -93,26 +96,26 @@ def test_a_cache_changes_no_byte(folder, crop):
         assert all(torch.equal(one[name], two[name]) for name in one)
 
 
-def test_the_cache_is_left_out_when_memory_is_short(folder, monkeypatch):
-    cases = samples(folder)
+def test_the_cache_is_left_out_when_memory_is_short(made, monkeypatch):
+    cases = samples(made)
     assert cases.cached
     for free, workers, expected in ((4 * cases.bytes, 0, True), (4 * cases.bytes, 2, False), (cases.bytes, 0, False)):
         monkeypatch.setattr("sciffusion.datasets.training.available_memory", lambda free=free: free)
-        assert samples(folder, workers=workers).cached is expected
+        assert samples(made, workers=workers).cached is expected
     assert available_memory() > 2**20
 
 
-def test_a_roll_moves_every_field_by_the_same_cells(folder):
-    cases = samples(folder)
+def test_a_roll_moves_every_field_by_the_same_cells(made):
+    cases = samples(made)
     still, rolled = cases[0], cases[Draw(0, (0, 0), (0, 7), (False, False))]
     for name, value in on_grid(rolled).items():
         assert torch.equal(value, torch.roll(on_grid(still)[name], 7, 2)), name
     assert torch.equal(rolled["inputs"]["forcing"]["vector"], still["inputs"]["forcing"]["vector"])
 
 
-def test_the_mirror_image_is_that_of_a_mirrored_world(folder):
+def test_the_mirror_image_is_that_of_a_mirrored_world(made):
     """sin(latitude), solar time and area stay; v changes sign; the season is the other one."""
-    cases = samples(folder)
+    cases = samples(made)
     still, mirrored = cases[0], cases[Draw(0, (0, 0), (0, 0), (True, False))]
     assert torch.equal(mirrored["z"], torch.flip(still["z"], (1,)) * torch.tensor([-1.0, 1.0])[:, None, None])
     assert torch.equal(mirrored["valid"], torch.flip(still["valid"], (1,)))
@@ -125,9 +128,9 @@ def test_the_mirror_image_is_that_of_a_mirrored_world(folder):
     assert torch.equal(coarse[1], torch.flip(before[1], (0,)))
 
 
-def test_mirroring_commutes_with_reading_a_mirrored_file(folder):
+def test_mirroring_commutes_with_reading_a_mirrored_file(made):
     """Augmenting a sample gives what the same sample of the mirrored data would be (baseline, codec and all)."""
-    cases = samples(folder)
+    cases = samples(made)
     draw = Draw(1, (0, 0), (0, 0), (True, False))
     mirrored = cases[draw]["inputs"]["coarse"]["channels"]
     flipped = globe()
@@ -176,8 +179,8 @@ def test_windows_and_symmetries_cover_what_they_may():
     assert {draw.roll for draw in cropped} == {(0, 0)}
 
 
-def test_workers_read_the_same_bytes_through_files_of_their_own(folder):
-    cases = samples(folder, crop={"longitude": 18}, cache="none")
+def test_workers_read_the_same_bytes_through_files_of_their_own(made):
+    cases = samples(made, crop={"longitude": 18}, cache="none")
     sampler = StepSampler(cases.space, 4, seed=2, steps=3)
     alone, workers = (list(DataLoader(cases, batch_sampler=sampler, num_workers=n)) for n in (0, 2))
     for one, two in zip(alone, workers, strict=True):
