@@ -13,6 +13,7 @@ from sciffusion.evaluation.crps import Estimator
 from sciffusion.evaluation.distributions import Distribution
 from sciffusion.evaluation.domain import Domain
 from sciffusion.evaluation.layout import Case, Field
+from sciffusion.evaluation.multivariate import Multivariate
 from sciffusion.evaluation.pointwise import Pointwise
 from sciffusion.evaluation.ranks import RankHistogram
 from sciffusion.evaluation.score import Pair, Score
@@ -153,6 +154,7 @@ class Panel:
             BinnedSpread(weights),
             Spectral(self.domain.basis),
             Distribution(weights, *self.scales[label]),
+            Multivariate(weights, self.domain.grid.periodic, self.estimator),
         ]
 
 

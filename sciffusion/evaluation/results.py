@@ -44,15 +44,21 @@ class Results:
         return {"system": self.systems, "variable": list(self.fields)}
 
     @cached_property
+    def lengths(self) -> dict[str, int]:
+        """How many consecutive cases hang together, for every field, by the ensemble's CRPS."""
+        return {field: self.block or self._length(field) for field in self.fields}
+
+    @cached_property
     def resampling(self) -> dict[str, Resampling]:
         """The blocks of every field's intervals, from the ensemble's CRPS."""
         return {field: self._resampling(field) for field in self.fields}
 
     def dataset(self) -> xr.Dataset:
         """All scores of the sample."""
-        from sciffusion.evaluation import distribution_results, headline, spectral_results
+        from sciffusion.evaluation import distribution_results, headline, multivariate_results, spectral_results
 
-        parts = [*headline.tables(self), *distribution_results.tables(self), spectral_results.spectral_scores(self)]
+        parts = [*headline.tables(self), *distribution_results.tables(self), *multivariate_results.tables(self)]
+        parts.append(spectral_results.spectral_scores(self))
         return xr.merge(parts, combine_attrs="drop_conflicts").assign_attrs(self._attributes())
 
     def tally(self, system: str, field: str) -> Tally | None:
@@ -100,9 +106,15 @@ class Results:
         if sums is None:
             return Resampling(None, "withheld: nothing was scored")
         weight = sums["crps_weight"]
-        used = weight.sum(axis=0) > 0
-        length = self.block or block_length((sums["crps"] / np.where(weight > 0, weight, np.inf))[:, used])
-        return Resampling.plan(len(weight), used, length)
+        return Resampling.plan(len(weight), weight.sum(axis=0) > 0, self.lengths[field])
+
+    def _length(self, field: str) -> int:
+        sums = self.sums(self.systems[0], field)
+        if sums is None:
+            return 1
+        weight = sums["crps_weight"]
+        score = sums["crps"] / np.where(weight > 0, weight, np.inf)
+        return block_length(score[:, weight.sum(axis=0) > 0])
 
     def _attributes(self) -> dict[str, str | int]:
         basis = self.panel.domain.basis

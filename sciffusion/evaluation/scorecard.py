@@ -12,7 +12,10 @@ if TYPE_CHECKING:
 
 __all__ = ["HEADER", "bins_within", "interval_notes", "rows", "scorecard"]
 
-HEADER = ("variable", "system", "CRPS", "ensemble/this", "RMSE", "bias", "spread/skill", "spectral bins", "coarse rms")
+HEADER = (
+    *("variable", "system", "CRPS", "ensemble/this", "energy score", "RMSE", "bias", "spread/skill"),
+    *("spectral bins", "coarse rms"),
+)
 
 
 def rows(scores: xr.Dataset) -> list[tuple[str, ...]]:
@@ -69,6 +72,7 @@ def _row(scores: xr.Dataset, variable: str, system: str) -> tuple[str, ...]:
         system,
         with_interval(float(one["crps"]), one["crps_interval"].values),
         ratio,
+        number(float(one["energy_score"])),
         number(float(one["rmse"])),
         number(float(one["bias"]), 2),
         with_interval(float(one["spread_skill"]), one["spread_skill_interval"].values),

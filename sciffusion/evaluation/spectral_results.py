@@ -21,6 +21,7 @@ TEXTS = {
     "error": "power of ensemble mean minus truth",
     "cross": "real cross-power of ensemble mean and truth",
 }
+KNOWN = 1e-8  # share of the power below which spread and error are rounding: the scale is known exactly
 LEAST_CASES = 3  # from which the truth's error is taken from the scatter between cases
 
 
@@ -53,7 +54,33 @@ def spectral_scores(results: "Results") -> xr.Dataset:
         power = _total(results, f"shells_{kind}", (len(basis.bands), len(basis.wavenumber)))
         ds[f"power_{kind}"] = (("system", "variable", "band", "wavenumber"), power, {"long_name": TEXTS[kind]})
     bins = {kind: _by_case(results, f"bins_{kind}", (len(basis.bands), len(edges) - 1)) for kind in KINDS}
-    return ds.assign(_ratios(bins)).assign(truth_standard_error=_truth_error(results, edges))
+    ds = ds.assign(_ratios(bins)).assign(truth_standard_error=_truth_error(results, edges))
+    return ds.assign(_scale_error(results, edges)).assign(ralsd=_log_distance(ds["spectral_ratio"]))
+
+
+def _log_distance(ratio: xr.DataArray) -> xr.DataArray:
+    """RALSD of CORDEX-ML-Bench (arXiv:2606.29172): rms of the log-spectral difference in decibels."""
+    decibels: xr.DataArray = 10 * xr.ufuncs.log10(ratio.where(ratio > 0))
+    distance: xr.DataArray = xr.ufuncs.sqrt((decibels**2).mean(dim=["band", "scale"]))
+    text = "root mean square over bands and half-octave bins of 10 log10(power of members / power of truth)"
+    return distance.assign_attrs(long_name=text, units="dB")
+
+
+def _scale_error(
+    results: "Results", edges: np.ndarray
+) -> dict[str, tuple[tuple[str, ...], np.ndarray, dict[str, str]]]:
+    """Relative standard error of spread over error by scale, from the number of modes and of independent cases.
+
+    The power of the error, a sum of squares with f degrees of freedom, is known to sqrt(2 / f); its root to half that.
+    """
+    cases = np.array([len(results.cases) / results.lengths[field] for field in results.fields])
+    with np.errstate(divide="ignore"):
+        error = 0.5 * np.sqrt(2 / (results.panel.domain.basis.degrees(edges) * cases[:, None, None]))
+    text = "relative standard error of spread_skill_by_scale, from the number of modes"
+    return {
+        "scale_standard_error": (("variable", "band", "scale"), error, {"long_name": text, "units": "1"}),
+        "independent_cases": (("variable",), cases, {"long_name": "cases over the number that hang together"}),
+    }
 
 
 def _total(results: "Results", name: str, shape: tuple[int, ...]) -> np.ndarray:
@@ -78,12 +105,13 @@ def _by_case(results: "Results", name: str, shape: tuple[int, ...]) -> np.ndarra
 
 def _ratios(bins: dict[str, np.ndarray]) -> dict[str, tuple[tuple[str, ...], np.ndarray, dict[str, str]]]:
     dims = ("system", "variable", "band", "scale")
+    uncertain = np.maximum(bins["variance"], bins["error"]) > KNOWN * bins["truth"]
     with np.errstate(invalid="ignore", divide="ignore"):
         values = {
             "spectral_ratio": (bins["members"] / bins["truth"], "power of members over power of the truth"),
             "mean_spectral_ratio": (bins["mean"] / bins["truth"], "power of the ensemble mean over power of the truth"),
             "spread_skill_by_scale": (
-                np.sqrt(bins["variance"] / bins["error"]),
+                np.where(uncertain, np.sqrt(bins["variance"] / bins["error"]), np.nan),
                 "spread over RMSE of the mean, by scale",
             ),
             "coherence": (

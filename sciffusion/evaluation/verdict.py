@@ -9,8 +9,17 @@ from dataclasses import dataclass
 
 import numpy as np
 import xarray as xr
+from scipy.special import stdtrit
 
-__all__ = ["Statement", "interval_words", "number", "spectral_tolerance", "statements", "verdicts"]
+__all__ = [
+    "Statement",
+    "corrected_quantile",
+    "interval_words",
+    "number",
+    "spectral_tolerance",
+    "statements",
+    "verdicts",
+]
 
 NOTABLE = 0.05  # relative departure of spread/skill that is worth a sentence
 BIASED = 0.10  # bias, in units of the RMSE, that is worth a sentence
@@ -29,7 +38,7 @@ class Statement:
 
 def statements(scores: xr.Dataset) -> dict[str, list[Statement]]:
     """What to say by variable: skill against baselines, spread, bias, spectra, tails, coarse consistency."""
-    makers = (_skill, _spread, _bias, _spectra, _tails, _coarse)
+    makers = (_skill, _spread, _scales, _bias, _spectra, _tails, _coarse)
     variables = [str(name) for name in scores["variable"].values]
     return {name: [one for make in makers for one in make(scores.sel(variable=name))] for name in variables}
 
@@ -52,6 +61,14 @@ def number(value: float, digits: int = 3) -> str:
 def interval_words(bounds: np.ndarray) -> str:
     """[lower, upper], or nothing when the interval was withheld."""
     return f" [{number(bounds[0])}, {number(bounds[1])}]" if np.isfinite(bounds).all() else ""
+
+
+def corrected_quantile(tests: int, degrees: float = np.inf) -> float:
+    """How many standard errors a departure must have to be more than chance, if ``tests`` numbers are looked at.
+
+    Two-sided 5 % divided by their number (Bonferroni), of Student's t with ``degrees`` of freedom.
+    """
+    return float(stdtrit(min(degrees, 1e6), 1 - 0.025 / max(tests, 1)))
 
 
 def spectral_tolerance(one: xr.Dataset) -> xr.DataArray:
@@ -100,17 +117,7 @@ def _spread(one: xr.Dataset) -> Iterator[Statement]:
         yield Statement(f"Spread matches the error: {words}.", True)
         return
     kind = "Under-dispersive (overconfident)" if value < 1 else "Over-dispersive (underconfident)"
-    yield Statement(f"{kind}: {words}{_worst_scale(one)}.", False)
-
-
-def _worst_scale(one: xr.Dataset) -> str:
-    ratio = _ours(one, "spread_skill_by_scale")
-    departure = abs(xr.ufuncs.log(ratio)).mean("band")
-    if not np.isfinite(departure).any():
-        return ""
-    place = int(np.argmax(departure.fillna(-1).values))
-    chosen = np.arange(ratio.sizes["scale"]) == place
-    return f"; worst at {_wavelengths(one, chosen)} ({float(ratio[:, place].mean()):.2f})"
+    yield Statement(f"{kind}: {words}.", False)
 
 
 def _wavelengths(one: xr.Dataset, bins: np.ndarray) -> str:
@@ -135,24 +142,41 @@ def _spectra(one: xr.Dataset) -> Iterator[Statement]:
     known = departure.notnull()
     wrong = (abs(departure) > spectral_tolerance(one)) & known
     good, total = int((known & ~wrong).sum()), int(known.sum())
-    if good == total:
-        words = f"in all {total} half-octave bins (to 10 % or 2 standard errors)"
-        yield Statement(f"Member spectra agree with the truth {words}.", True)
+    words = f"in {good} of {total} half-octave bins (to 10 % or 2 standard errors)"
+    errors = corrected_quantile(total, float(one["independent_cases"]) - 1) * one["truth_standard_error"]
+    sure = wrong & (abs(departure) > errors.fillna(0))
+    if good == total or not sure.any():
+        rest = "" if good == total else "; the others are within chance"
+        yield Statement(f"Member spectra agree with the truth {words}{rest}.", True if good == total else None)
         return
-    where = _where_wrong(one, departure, wrong)
-    yield Statement(f"Member spectra agree with the truth in {good} of {total} half-octave bins only; {where}.", False)
+    where = _where_wrong(one, 1 + departure, sure, ("too little power", "too much power"))
+    yield Statement(f"Member spectra agree with the truth {words} only; {where}.", False)
 
 
-def _where_wrong(one: xr.Dataset, departure: xr.DataArray, wrong: xr.DataArray) -> str:
+def _where_wrong(one: xr.Dataset, ratio: xr.DataArray, wrong: xr.DataArray, words: tuple[str, str]) -> str:
+    """Where a ratio is below and above 1, and by how much."""
     parts = []
-    for sign, words in ((-1, "too little power"), (1, "too much power")):
-        bins = wrong & (np.sign(departure) == sign)
+    for below, what in zip((True, False), words, strict=True):
+        bins = wrong & ((ratio < 1) == below)
         if bins.any():
-            worst = departure.where(bins)
-            extreme = 1 + float(worst.min() if sign < 0 else worst.max())
-            reach = f"ratio {'down' if sign < 0 else 'up'} to {extreme:.2f}"
-            parts.append(f"{words} at {_wavelengths(one, bins.any('band').values)} ({reach})")
+            worst = ratio.where(bins)
+            reach = f"down to {float(worst.min()):.2f}" if below else f"up to {float(worst.max()):.2f}"
+            parts.append(f"{what} at {_wavelengths(one, bins.any('band').values)} (ratio {reach})")
     return ", ".join(parts)
+
+
+def _scales(one: xr.Dataset) -> Iterator[Statement]:
+    ratio = _ours(one, "spread_skill_by_scale")
+    known = ratio.notnull() & (ratio > 0)
+    if not known.any():
+        return
+    errors = corrected_quantile(int(known.sum())) * one["scale_standard_error"]
+    departure = abs(xr.ufuncs.log(ratio.where(known)))
+    wrong = departure > np.maximum(np.log1p(SPECTRAL), errors)
+    if not wrong.any():
+        yield Statement("Spread matches the error at every scale.", True)
+        return
+    yield Statement(f"By scale: {_where_wrong(one, ratio, wrong, ('too little spread', 'too much spread'))}.", False)
 
 
 def _tails(one: xr.Dataset) -> Iterator[Statement]:

@@ -25,6 +25,7 @@ GLOSSARY = {
     "The fair estimator does not reward or punish the number of members. Lower is better.",
     "ensemble/this": "CRPS of the ensemble over CRPS of the baseline in that row, on the same cells and cases; "
     "below 1 the ensemble is better.",
+    "energy score": "The CRPS of whole fields: it also punishes wrong correlations in space. Lower is better.",
     "spread/skill": "sqrt((M+1)/M) times the root of the mean ensemble variance, over the RMSE of the ensemble mean. "
     "1 is calibrated, below 1 overconfident.",
     "spectral bins": "In how many half-octave bins of wavenumber, up to 0.8 of Nyquist, the members' power agrees with "
