@@ -53,9 +53,7 @@ def run(args: argparse.Namespace) -> int:
     from sciffusion.emulator import load
     from sciffusion.generation import generate
 
-    logging.basicConfig(
-        level=logging.WARNING if args.quiet else logging.INFO, format="%(message)s", stream=sys.stderr, force=True
-    )
+    _log(quiet=args.quiet)
     emulator = load(_model(args))
     conditions, cases = _conditions(args)
     path = generate(
@@ -127,3 +125,10 @@ def _sampler(emulator: Any, args: argparse.Namespace) -> Any:
         return type(own).model_validate(own.model_dump() | changes)
     except ValueError as error:
         raise SciffusionError(f"sampler: {error}", "see `sciffusion generate --help`") from None
+
+
+def _log(*, quiet: bool) -> None:
+    """Say on standard error what is done, or only what is remarkable."""
+    logger = logging.getLogger("sciffusion")
+    logger.setLevel(logging.WARNING if quiet else logging.INFO)
+    logger.handlers = [logging.StreamHandler(sys.stderr)]

@@ -14,9 +14,7 @@ __all__ = ["CONVENTIONS", "IDENTITY", "member_coordinate", "plain_attributes", "
 
 CONVENTIONS = "CF-1.11"
 IDENTITY = "sciffusion_identity"  # attribute with the JSON of the model, seed and settings
-_INDEPENDENT = (
-    "noise is drawn independently for every case: member n of one case and member n of the next are not one trajectory"
-)
+_INDEPENDENT = "none: noise is independent between cases, members are not trajectories"
 
 
 def member_coordinate(members: Iterable[int]) -> xr.Variable:
@@ -46,12 +44,12 @@ def provenance(attributes: Mapping[str, Any], identity: Mapping[str, Any]) -> di
             "title": "ensemble of generated fields",
             "source": f"diffusion model, {software()}",
             "references": "https://doi.org/10.48550/arXiv.2206.00364",
+            "time_coherence": _INDEPENDENT,
             **attributes,
             "Conventions": CONVENTIONS,
             "history": f"{line}\n{earlier}" if earlier else line,
             "creation_date": now,
             "tracking_id": str(uuid.uuid4()),
-            "member_coherence": _INDEPENDENT,
             IDENTITY: json.dumps(identity, sort_keys=True),
         }
     )

@@ -1,13 +1,17 @@
 """What to generate from: new data of the user's, or the cases that a run held out for testing."""
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
 
 from sciffusion.errors import SciffusionError
+
+if TYPE_CHECKING:
+    from sciffusion.config import Experiment
 
 __all__ = ["held_out", "open_conditions", "selection"]
 
@@ -15,22 +19,34 @@ __all__ = ["held_out", "open_conditions", "selection"]
 def held_out(run: Path | str, *, all_cases: bool = False) -> tuple[dict[str, xr.Dataset], dict[str, Any] | None]:
     """Conditions of a run's own experiment, and its test cases as labels per case dim (None: all, or no case dims).
 
-    Raises SciffusionError when the run holds no experiment (a model folder by itself) or its split no test cases.
+    Raises SciffusionError when neither the run nor its model's card holds an experiment, or its split no test cases.
     """
-    path = Path(run) / "experiment.yaml"
-    if not path.is_file():
-        raise SciffusionError(f"{run}: no experiment.yaml, so nothing is held out", "give --conditions")
-    from sciffusion.config import load_experiment
     from sciffusion.datasets.pairs import open_experiment
 
-    data = open_experiment(load_experiment(path))
+    data = open_experiment(_experiment(Path(run)))
     if all_cases:
         return dict(data.conditions), None
     cases = data.cases.get("test", [])
     if not cases:
-        raise SciffusionError(f"{path}: its split has no test cases", "give --conditions, or --all-cases")
+        raise SciffusionError(
+            f"{run}: the split of its experiment has no test cases", "give --conditions, or --all-cases"
+        )
     labels = {dim: _different([case.values[dim] for case in cases]) for dim in cases[0].dims}
     return dict(data.conditions), labels or None
+
+
+def _experiment(run: Path) -> "Experiment":
+    """Settings of a run's experiment: its YAML, else those on the model's card."""
+    from sciffusion.config import load_experiment
+
+    if (run / "experiment.yaml").is_file():
+        return load_experiment(run / "experiment.yaml")
+    for path in (run / "emulator" / "model.json", run / "model.json"):
+        if path.is_file():
+            settings = json.loads(path.read_text()).get("card", {}).get("experiment")
+            if settings:
+                return load_experiment(settings)
+    raise SciffusionError(f"{run}: holds no experiment, so nothing is known to be held out", "give --conditions")
 
 
 def open_conditions(

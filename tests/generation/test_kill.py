@@ -73,7 +73,7 @@ def run_alone(path, rank):
 
 
 def test_killed_processes_end_with_the_bytes_of_an_undisturbed_run(tmp_path):
-    check_kills(tmp_path, rounds=6, seed=1, delay=0.05)
+    check_kills(tmp_path, rounds=5, seed=1, delay=0.05)
 
 
 @pytest.mark.slow
