@@ -1,23 +1,20 @@
 """Several files as one data set: merged when they hold different variables, joined along what tells them apart.
 
 Files whose coordinates differ are joined along these; files without coordinates are stacked in the order of their
-names along an existing time-like dim or a new one. Joining makes dask arrays; merging stays lazy without dask.
+names along an existing time-like dim or a new one. All stays lazy, without dask.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from sciffusion.errors import SciffusionError
 from sciffusion.fields.labels import label_text
+from sciffusion.fields.lazy import concatenate
 from sciffusion.fields.roles import HORIZONTAL, role_of
 
 __all__ = ["combine"]
-
-CHUNK_BYTES = 16 * 2**20  # a read is at most about this, yet
-MAX_CHUNKS = 10_000  # no array gets more chunks than this
 
 
 def combine(datasets: list[xr.Dataset], paths: Sequence[str], dim: str | None = None) -> xr.Dataset:
@@ -134,17 +131,14 @@ def _join(datasets: list[xr.Dataset], paths: Sequence[str], dim: str) -> xr.Data
         return datasets[0]
     if all(dim in ds.coords and ds[dim].ndim == 1 for ds in datasets):
         datasets, paths = _ordered(datasets, paths, dim)
-    chunked = [ds.chunk(_chunks(ds)) for ds in datasets]
     try:
-        return xr.concat(
-            chunked,
-            dim=dim,
-            data_vars=_varying(chunked, dim),
-            coords="minimal",
-            compat="override",
-            join="exact",
-            combine_attrs="override",
-        )
+        coords = _joined_coordinates(datasets, dim)
+        names = [
+            name for name, field in datasets[0].data_vars.items() if dim in field.dims or dim not in datasets[0].dims
+        ]
+        joined = {name: concatenate([ds[name].variable for ds in datasets], dim) for name in names}
+        rest = {name: field for name, field in datasets[0].data_vars.items() if name not in joined}
+        return xr.Dataset({**joined, **rest}, coords.coords, datasets[0].attrs)
     except (ValueError, KeyError) as error:
         raise SciffusionError(
             f"{paths[0]} and {paths[-1]} cannot be joined along {dim!r}: {_line(error)}",
@@ -152,9 +146,15 @@ def _join(datasets: list[xr.Dataset], paths: Sequence[str], dim: str) -> xr.Data
         ) from error
 
 
-def _varying(datasets: list[xr.Dataset], dim: str) -> Any:
-    """Variables that are joined: those along ``dim``, or all of them for a new dim."""
-    return "minimal" if any(dim in ds.dims for ds in datasets) else "all"
+def _joined_coordinates(datasets: list[xr.Dataset], dim: str) -> xr.Dataset:
+    """The coordinates of all files, equal but along ``dim``."""
+    bare = [ds.drop_vars(list(ds.data_vars)) for ds in datasets]
+    if dim in datasets[0].variables:
+        return xr.concat(
+            bare, dim, data_vars="minimal", coords="minimal", compat="override", join="exact", combine_attrs="override"
+        )
+    xr.align(*bare, join="exact", exclude=[dim])
+    return bare[0].drop_dims(dim, errors="ignore")
 
 
 def _ordered(datasets: list[xr.Dataset], paths: Sequence[str], dim: str) -> tuple[list[xr.Dataset], list[str]]:
@@ -163,18 +163,6 @@ def _ordered(datasets: list[xr.Dataset], paths: Sequence[str], dim: str) -> tupl
     falling = values.size > 1 and role_of(datasets[0], dim) in (*HORIZONTAL, "vertical") and values[0] > values[-1]
     order = sorted(range(len(datasets)), key=lambda i: datasets[i][dim].values[0], reverse=bool(falling))
     return [datasets[i] for i in order], [paths[i] for i in order]
-
-
-def _chunks(ds: xr.Dataset) -> dict[Any, int]:
-    """Chunks along the first dim of the largest variable, so that one read stays small and the graph does too."""
-    if not ds.data_vars:
-        return {}
-    largest = max(ds.data_vars.values(), key=lambda field: field.nbytes)
-    if not largest.ndim:
-        return {}
-    rows = largest.shape[0]
-    size = max(CHUNK_BYTES, largest.nbytes // MAX_CHUNKS)
-    return {largest.dims[0]: max(1, min(rows, int(rows * size // max(1, largest.nbytes))))}
 
 
 def _line(error: Exception) -> str:

@@ -1,8 +1,8 @@
 """Opening a source: paths -> one lazy, named, selected and checked Dataset.
 
 Everything that can be wrong with a user's data is found here, before any expensive work, and said in one line with its
-mend. A single file or store is read without dask (``chunks=None``: a store of terabytes opens at once); only several
-files that have to be concatenated become dask arrays.
+mend. Files and stores are read without dask (``chunks=None``: a store of terabytes opens at once), several of them by
+lazy concatenation.
 """
 
 import logging

@@ -12,25 +12,8 @@ from sciffusion.config import Source
 from sciffusion.errors import SciffusionError
 from sciffusion.fields.open import check_overlap, open_source
 from sciffusion.fields.roles import geometry_of, role_of
+from tests.fields.opened import LAT, field, message
 from tests.init_data import two_terabytes
-
-LAT, LON = np.linspace(75, -75, 6), np.arange(8) * 45.0
-
-
-def field(first=0, count=10, names=("u",), lat=LAT, lon=LON, **coords):
-    """(time, lat, lon), value = day + cell, so that every cell tells where it comes from."""
-    days = np.arange(first, first + count)
-    values = days[:, None, None] + np.arange(lat.size * lon.size).reshape(lat.size, lon.size) / 100
-    time = np.datetime64("2000-01-01", "ns") + days * np.timedelta64(1, "D")
-    variables = {name: (("time", "lat", "lon"), values.astype(np.float32), {"units": "m s-1"}) for name in names}
-    return xr.Dataset(variables, {"time": time, "lat": lat, "lon": lon, **coords})
-
-
-def message(*arguments, **options):
-    with pytest.raises(SciffusionError) as error:
-        open_source(*arguments, **options)
-    assert error.value.mend, "every fault has a mend"
-    return str(error.value)
 
 
 @pytest.mark.parametrize("kind", ["nc", "zarr"])
@@ -53,65 +36,6 @@ def test_two_terabytes_open_at_once(tmp_path):
 def test_grid_dims_are_moved_last(tmp_path):
     field().transpose("lon", "time", "lat").to_netcdf(tmp_path / "a.nc")
     assert open_source(str(tmp_path / "a.nc"), ["u"], ["lat", "lon"])["u"].dims == ("time", "lat", "lon")
-
-
-def test_files_are_joined_along_their_coordinate_in_its_order(tmp_path):
-    for name, first in (("b", 0), ("a", 5)):
-        field(first, 5).to_netcdf(tmp_path / f"{name}.nc")
-    xr.testing.assert_equal(open_source(str(tmp_path / "*.nc")).load(), field())
-
-
-def test_tiles_in_time_and_space_form_one_block(tmp_path):
-    whole = field()
-    for i, part in enumerate([slice(0, 3), slice(3, 6)]):
-        for j, days in enumerate([slice(0, 5), slice(5, 10)]):
-            whole.isel(lat=part, time=days).to_netcdf(tmp_path / f"tile_{i}{j}.nc")
-    xr.testing.assert_equal(open_source(str(tmp_path / "tile_*.nc")).load(), whole)
-
-
-def test_stores_with_different_variables_are_merged_without_dask(tmp_path):
-    field(names=("u",)).to_zarr(tmp_path / "u.zarr")
-    field(names=("v",)).to_netcdf(tmp_path / "v.nc")
-    ds = open_source([str(tmp_path / "u.zarr"), str(tmp_path / "v.nc")], ["u", "v"])
-    assert ds["u"].chunks is None
-    np.testing.assert_array_equal(ds["u"], ds["v"])
-
-
-def test_a_file_per_variable_and_year_makes_one_dataset(tmp_path):
-    for name in "uv":
-        for first in (0, 5):
-            field(first, 5, (name,)).to_netcdf(tmp_path / f"{name}_{first}.nc")
-    xr.testing.assert_equal(open_source(str(tmp_path / "*.nc")).load()[["u", "v"]], field(names=("u", "v")))
-
-
-def test_files_without_coordinates_are_stacked_in_natural_order(tmp_path):
-    for i in range(12):
-        xr.Dataset({"u": (("y", "x"), np.full((3, 4), i))}).to_netcdf(tmp_path / f"run_{i}.nc")
-    ds = open_source(str(tmp_path / "run_*.nc"))
-    assert ds["u"].dims == ("sample", "y", "x")
-    assert ds["u"][:, 0, 0].values.tolist() == list(range(12))
-
-
-def test_files_with_a_bare_time_dim_are_stacked_along_it(tmp_path):
-    for i in (2, 10):
-        xr.Dataset({"u": (("time", "x"), np.full((3, 4), i))}).to_netcdf(tmp_path / f"run_{i}.nc")
-    assert open_source(str(tmp_path / "run_*.nc"))["u"][:, 0].values.tolist() == [2, 2, 2, 10, 10, 10]
-
-
-def test_a_scalar_coordinate_of_each_file_becomes_the_dim(tmp_path):
-    for member in (3, 1, 2):
-        field(realization=member).assign(u=lambda ds, m=member: ds["u"] * m).to_netcdf(tmp_path / f"m{9 - member}.nc")
-    ds = open_source(str(tmp_path / "m*.nc"))
-    assert ds["realization"].values.tolist() == [1, 2, 3]
-    np.testing.assert_allclose(ds["u"].isel(realization=2), 3 * field()["u"])
-
-
-def test_combine_names_a_new_dim(tmp_path):
-    for i in range(3):
-        field().to_netcdf(tmp_path / f"r{i}.nc")
-    source = Source(paths=[str(tmp_path / "r*.nc")], combine="realization")
-    assert open_source(source)["u"].dims == ("realization", "time", "lat", "lon")
-    assert "name the dim that tells them apart under source.combine" in message([str(tmp_path / "r*.nc")])
 
 
 def test_rename_and_select_are_applied(tmp_path):
@@ -231,18 +155,6 @@ def test_unsorted_and_repeated_coordinates_are_refused(tmp_path, dim):
     text = message(str(tmp_path / "repeated.nc"))
     assert f"coordinate '{dim}'" in text
     assert "2 times" in text
-
-
-def test_files_that_overlap_are_refused(tmp_path):
-    field(0, 6).to_netcdf(tmp_path / "a.nc")
-    field(5, 5).to_netcdf(tmp_path / "b.nc")
-    assert "2000-01-06 2 times" in message(str(tmp_path / "*.nc"))
-
-
-def test_files_of_different_grids_are_refused(tmp_path):
-    field(0, 5).to_netcdf(tmp_path / "a.nc")
-    field(5, 5, lat=LAT + 1).to_netcdf(tmp_path / "b.nc")
-    assert "source.combine" in message(str(tmp_path / "*.nc"))
 
 
 def test_descending_latitude_and_unsorted_members_are_fine(tmp_path):
