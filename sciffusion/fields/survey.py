@@ -20,7 +20,7 @@ __all__ = ["Layout", "Survey", "central_window", "layout_of", "sample_indices", 
 
 _CASE_NAMES = {"sample", "samples", "case", "cases", "batch", "run", "index", "n", "i", "event", "snapshot", "scenario"}
 _BOX_NAMES = {"z", "k", "zc", "zt", "nz", "z_dim"}
-CASES, CELLS, SECONDS = 8, 1_000_000, 20.0
+CASES, CELLS, SECONDS = 8, 2**20, 20.0
 
 
 @dataclass(frozen=True)
