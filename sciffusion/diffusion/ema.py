@@ -54,14 +54,17 @@ class EMA:
         """Take the module's present weights into the average."""
         self.steps += 1
         weight = 1 - (1 - 1 / self.steps) ** (self.gamma + 1)
-        learnt = {name for name, _ in self.module.named_parameters()}
+        now = self.module.state_dict()
+        learnt = {
+            name for name, value in self.module.named_parameters(remove_duplicate=False) if value.is_floating_point()
+        }
         with torch.no_grad():
-            for name, value in self.module.state_dict().items():
-                mine = self.average[name] = self.average[name].to(value.device)
-                if name in learnt and value.is_floating_point():
-                    mine.lerp_(value.to(mine.dtype), weight)
-                else:
-                    mine.copy_(value)
+            for name in now.keys() - learnt:
+                self.average[name] = now[name].detach().clone()
+            for name in learnt:
+                self.average[name] = self.average[name].to(now[name].device)
+            names = sorted(learnt)  # in a few kernels for all of them
+            torch._foreach_lerp_([self.average[name] for name in names], [now[name] for name in names], weight)
 
     @contextmanager
     def swap(self) -> Iterator[nn.Module]:

@@ -100,24 +100,18 @@ def integrate(
 
 
 def _kept(row: Row, answer: Tensor, x: Tensor) -> Tensor:
-    kept = _combine(row.answer, (answer, x))
-    assert kept is not None, "a row that keeps nothing"
-    return kept
+    return answer if row.answer == (1.0, 0.0) else _combine(row.answer, (answer, x))
 
 
 def _update(row: Row, x: Tensor, y: Tensor | None, answers: Iterable[Tensor]) -> tuple[Tensor, Tensor | None]:
     known = (x, y, *answers)
-    new = _combine((*row.x, *row.b), known)
-    assert new is not None, "a row without coefficients"
-    return new, _combine((*row.y, *row.g), known)
+    kept = _combine((*row.y, *row.g), known) if row.g or row.y != (0.0, 0.0) else None
+    return _combine((*row.x, *row.b), known), kept
 
 
-def _combine(coefficients: Sequence[float], tensors: Sequence[Tensor | None]) -> Tensor | None:
-    """The linear combination, skipping zeros; None when all are zero. No argument is changed in place."""
-    terms = [(c, t) for c, t in zip(coefficients, tensors, strict=False) if c and t is not None]
-    if not terms:
-        return None
-    (c, first), *rest = terms
+def _combine(coefficients: Sequence[float], tensors: Sequence[Tensor | None]) -> Tensor:
+    """The linear combination, skipping zeros (not all are). No argument is changed in place."""
+    (c, first), *rest = [(c, t) for c, t in zip(coefficients, tensors, strict=False) if c and t is not None]
     if c == 1.0 and not rest:
         return first
     total = first * c

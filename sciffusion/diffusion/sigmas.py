@@ -92,8 +92,8 @@ class NoiseRange:
     def fit(cls, leading_rms: float, sigma_min: float = 0.002, **settings: Any) -> "NoiseRange":
         """Fit the range to data whose leading mode has rms ``leading_rms`` (in units of the data's sd).
 
-        sigma_max is 5 times that rms (at least EDM's 80), so that the start forgets the mode: what remains of it,
-        1 / 5 of its sd at the start, changes the variance by 4 % if ignored and by nothing with the exact start.
+        sigma_max is 5 times that rms (at least EDM's 80), so that a start of sd sqrt(1 + sigma_max^2), which knows
+        nothing of the mode, has 98 % of its sd there.
         The log-normal keeps EDM's lower two-sd point, log sigma = -3.6, where the finest scales are decided, and
         moves its upper one from 1.2 to log(leading_rms), where the leading mode is: all scales of the field then lie
         within two sd of its centre, and the log-uniform part covers the rest up to sigma_max.

@@ -125,6 +125,10 @@ def test_conditional_sampler_reaches_the_floor_of_the_posterior():
     half = len(members) // 2
     crps = (members - truth).abs().mean() - (members[:half] - members[half:]).abs().mean() / 2
     assert float(crps) == pytest.approx(post.crps_floor(), rel=0.03)
+    ranks = (members[:3990].reshape(399, 10, 16) < truth[:399, None]).sum(1)  # of a truth among ten members: 11 bins
+    expected = ranks.numel() / 11
+    chi2 = float(((torch.bincount(ranks.flatten(), minlength=11) - expected) ** 2 / expected).sum())
+    assert chi2 < 60  # neighbouring cells are correlated: about 16 / 5 times the 10 of independent ones
 
 
 @pytest.mark.parametrize("law", [field((6,)), mixture()], ids=["field", "mixture"])

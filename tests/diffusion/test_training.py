@@ -161,3 +161,18 @@ def test_swap_returns_the_weights_bit_for_bit_and_resume_continues():
     resumed.update()
     average.update()
     assert torch.equal(resumed.average["weight"], average.average["weight"])
+
+
+def test_tied_weights_and_buffers_are_kept_under_every_name():
+    """A tied weight is averaged under both of its names; a buffer is the module's present one."""
+    module = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2))
+    module[1].weight = module[0].weight
+    average = EMA(module, 3.0)
+    for step in range(1, 6):
+        with torch.no_grad():
+            module[0].weight.fill_(step)
+            module[2].running_mean.fill_(step)
+        average.update()
+    assert torch.equal(average.average["0.weight"], average.average["1.weight"])
+    assert (average.average["0.weight"] < 5).all()
+    assert (average.average["2.running_mean"] == 5).all()
