@@ -1,0 +1,180 @@
+"""What every stage of an emulator is: prepared inputs of a case in, members of a field out.
+
+A stage owns the door (codec) and the named conditions it looks at (conditioners). ``prepare`` works on xarray data and
+numpy, once per case; ``draw`` works on tensors, once per batch of (case, member) items.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor, nn
+
+from sciffusion import config, registry
+from sciffusion.conditioners.base import Conditioner
+from sciffusion.context import Context
+from sciffusion.errors import SciffusionError
+from sciffusion.fields.cases import Case
+from sciffusion.fields.codec import FieldCodec
+from sciffusion.fields.grid import Grid
+from sciffusion.noise import NoiseKey, normal, window_normal
+
+__all__ = ["Item", "Prepared", "Stage", "State"]
+
+Window = tuple[slice, ...]
+State = tuple[dict[str, Any], dict[str, Tensor]]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """One case, read and ready: named arrays per condition, and the physical fields that the codec and constraint need.
+
+    inputs : condition -> name -> array (no batch axis); baseline : (channel, *grid) in physical units, or None;
+    coarse : the coarse field of the constraint, (channel, *coarse grid) in physical units, or None; window : the part
+    of the grid that it covers, None for all of it.
+    """
+
+    case: Case
+    inputs: dict[str, dict[str, np.ndarray]]
+    baseline: np.ndarray | None = None
+    coarse: np.ndarray | None = None
+    window: Window | None = None
+
+
+@dataclass(frozen=True)
+class Item:
+    """One member of one case: the unit of work and of randomness."""
+
+    prepared: Prepared
+    member: int
+
+
+class Stage(nn.Module):
+    """A link of an emulator's chain. Subclasses draw fields in network space; the codec turns them into physics."""
+
+    kind: ClassVar[str]
+    conditioners: Any  # nn.ModuleDict of Conditioner
+
+    def __init__(self, name: str, codec: FieldCodec, conditioners: Mapping[str, Conditioner]) -> None:
+        super().__init__()
+        self.name = name
+        self.codec = codec
+        self.conditioners = nn.ModuleDict(conditioners)
+
+    def prepare(self, conditions: Mapping[str, xr.Dataset], case: Case, window: Window | None = None) -> Prepared:
+        """Read everything that this stage needs of one case."""
+        inputs = {
+            name: conditioner.prepare(conditions.get(name), case, window)
+            for name, conditioner in self.conditioners.items()
+        }
+        return Prepared(case, inputs, window=window)
+
+    def decode(self, fields: Tensor, prepared: Prepared, members: Sequence[int]) -> xr.Dataset:
+        """Fields of one case (member, channel, *grid) as physics, with dims (member, *case dims, *grid)."""
+        case = prepared.case
+        decoded = self.codec.decode(fields, prepared.baseline)
+        ones = (1,) * len(case.dims)
+        decoded = {name: value.reshape(len(members), *ones, *value.shape[1:]) for name, value in decoded.items()}
+        return self.codec.dataset(decoded, {"member": np.asarray(members), **{d: [v] for d, v in case.values.items()}})
+
+    def blank(self, leading: Mapping[str, Any], *, filled: bool) -> xr.Dataset:
+        """A Dataset of NaN with dims (*leading, *grid); without ``filled`` it takes no memory and is read-only."""
+        sizes = [len(coordinate) for coordinate in leading.values()]
+        arrays = {}
+        for variable in self.codec.variables:
+            shape = (*sizes, *variable.channel_shape, *self.codec.grid.shape)
+            nan = np.array(np.nan, variable.dtype)
+            arrays[variable.name] = np.full(shape, nan) if filled else np.broadcast_to(nan, shape)
+        return self.codec.dataset(arrays, leading)
+
+    def draw(self, items: Sequence[Item], *, seed: int, sampler: config.Sampler | None = None) -> Tensor:
+        """Fields in network space, (item, channel, *grid) float32, one per item. Deterministic in (seed, item)."""
+        raise TypeError(f"{type(self).__name__} does not draw fields")
+
+    def context(self, prepared: Sequence[Prepared]) -> Context:
+        """Conditioning of several cases as one batch."""
+        device = self.device
+        inputs: dict[str, dict[str, Tensor]] = {}
+        for name in self.conditioners:
+            arrays = [case.inputs[name] for case in prepared]
+            inputs[name] = {k: torch.from_numpy(np.stack([a[k] for a in arrays])).to(device) for k in arrays[0]}
+        mask = torch.stack([self.codec.valid_cells(case.window) for case in prepared]).to(device)
+        return self.encode(inputs, torch.ones(len(prepared), dtype=torch.bool, device=device), mask)
+
+    def encode(self, inputs: Mapping[str, Mapping[str, Tensor]], keep: Tensor, mask: Tensor) -> Context:
+        """Conditioning of a batch of prepared inputs.
+
+        Samples with ``keep`` (batch,) False get the learned null; ``mask`` Bool (batch, channel, *window) says which
+        cells exist.
+        """
+        return Context.merge(c(inputs[name], keep) for name, c in self.conditioners.items())
+
+    @property
+    def device(self) -> torch.device:
+        """Where the stage's parameters and buffers are."""
+        tensors = chain(self.parameters(), self.buffers())
+        return next((tensor.device for tensor in tensors), torch.device("cpu"))
+
+    def noise(self, items: Sequence[Item], *, seed: int, step: int = 0, stream: str = "start") -> Tensor:
+        """Standard normal noise of each item, (item, channel, *grid); bitwise the same for any batch."""
+        shape = (len(self.codec.channels), *self.codec.grid.shape)
+        drawn = []
+        for item in items:
+            key = NoiseKey(seed, item.prepared.case.labels, item.member, self.name, step, stream)
+            window = item.prepared.window
+            drawn.append(normal(key, shape) if window is None else window_normal(key, shape, window))
+        return torch.from_numpy(np.stack(drawn))
+
+    # --- on disk
+
+    def describe(self) -> dict[str, Any]:
+        """What a subclass adds to its entry in model.json."""
+        return {}
+
+    @classmethod
+    def restore(cls, entry: Mapping[str, Any], codec: FieldCodec, conditioners: Mapping[str, Conditioner]) -> Self:
+        """A stage from what `describe` wrote; its tensors are loaded afterwards."""
+        raise TypeError(f"{cls.__name__} cannot be restored")
+
+    def state(self, dtype: torch.dtype = torch.float32) -> State:
+        """The stage as (JSON, tensors); floating-point parameters are rounded to ``dtype``."""
+        codec, arrays = self.codec.state()
+        tensors = {f"codec.{name}": torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
+        parameters = {name for name, _ in self.named_parameters()}
+        for name, value in self.state_dict().items():
+            rounded = name in parameters and value.is_floating_point()
+            tensors[f"module.{name}"] = value.to(dtype) if rounded else value
+        entry = {
+            "name": self.name,
+            "kind": self.kind,
+            "codec": codec,
+            "conditioners": {name: conditioner.state()[0] for name, conditioner in self.conditioners.items()},
+            **self.describe(),
+        }
+        return entry, tensors
+
+    @classmethod
+    def from_state(cls, entry: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Self:
+        """The inverse of `state`. Raises SciffusionError when tensors are missing or of another shape."""
+        arrays = {n.removeprefix("codec."): t.numpy() for n, t in tensors.items() if n.startswith("codec.")}
+        codec = FieldCodec.from_state(entry["codec"], arrays)
+        conditioners = {name: _conditioner(own, codec.grid) for name, own in entry["conditioners"].items()}
+        stage = cls.restore(entry, codec, conditioners)
+        own = {n.removeprefix("module."): t for n, t in tensors.items() if n.startswith("module.")}
+        own = {n: t.float() if t.is_floating_point() else t for n, t in own.items()}
+        try:
+            stage.load_state_dict(own)
+        except RuntimeError as error:
+            raise SciffusionError(f"weights of stage {entry['name']!r} do not fit its description: {error}") from None
+        return stage.eval()
+
+
+def _conditioner(entry: Mapping[str, Any], grid: Grid) -> Conditioner:
+    """A conditioner as described; its tensors are loaded with the stage's."""
+    kind: type[Conditioner] = registry.get("conditioners", entry["kind"])
+    settings = kind.settings_type.model_validate(entry["settings"])
+    return kind.restore(entry["name"], settings, grid, entry["description"])

@@ -1,0 +1,179 @@
+"""From an experiment's settings and data to untrained stages, and to the baselines that they have to beat.
+
+Everything that is measured (codec, noise range, normalisation of conditions, regression) is measured here, on training
+cases only.
+"""
+
+from collections.abc import Iterator, Sequence
+from itertools import repeat
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from sciffusion import config, registry
+from sciffusion.conditioners.base import Training
+from sciffusion.conditioners.coarse import CoarseField
+from sciffusion.conditioners.static import StaticField
+from sciffusion.datasets.pairs import ExperimentData
+from sciffusion.diffusion.sigmas import NoiseRange
+from sciffusion.errors import SciffusionError
+from sciffusion.fields.cases import Case, select
+from sciffusion.fields.codec import FieldCodec
+from sciffusion.fields.fit import fit_codec
+from sciffusion.fields.grid import Grid
+from sciffusion.fields.variables import channel_coords, stack, target_variables
+from sciffusion.stages.base import Stage, Window
+from sciffusion.stages.climatology import ClimatologyStage
+from sciffusion.stages.constraint import CoarseConstraint
+from sciffusion.stages.denoiser import DenoiserStage
+from sciffusion.stages.interpolation import InterpolationStage
+from sciffusion.stages.linear import LinearGaussianStage
+
+__all__ = ["build_baselines", "build_denoiser"]
+
+WHOLE = 2**24  # values of a field up to which statistics are kept per cell
+
+
+def build_denoiser(experiment: config.Experiment, data: ExperimentData) -> DenoiserStage:
+    """The untrained denoiser stage of an experiment."""
+    settings = experiment.stages[0]
+    cases = _spread(data.cases["train"], experiment.train.statistics_cases)
+    training = Training(experiment.target, data.target, data.grid, cases)
+    conditioners = {
+        name: registry.get("conditioners", experiment.conditions[name].kind).build(
+            name, experiment.conditions[name], data.conditions[name], training
+        )
+        for name in settings.inputs or experiment.conditions
+    }
+    codec = _codec(experiment, data, cases, conditioners.get(settings.baseline or ""))
+    constraint = None
+    if settings.constraint is not None:
+        constraint = _constraint(conditioners[settings.constraint], codec)
+    return DenoiserStage(settings, codec, conditioners, _noise_range(settings.noise, codec.leading_rms), constraint)
+
+
+def _constraint(coarse: CoarseField, codec: FieldCodec) -> CoarseConstraint:
+    """The constraint on every channel that the coarse field has and whose transform is affine."""
+    curved = {channel for variable, part in codec.parts if not variable.transform.affine for channel in _indices(part)}
+    pairs = [(place, source) for place, source in coarse.matches() if place not in curved]
+    if not pairs:
+        raise SciffusionError(
+            f"constraint {coarse.name!r}: no variable with an affine transform", "set constraint: null for this stage"
+        )
+    return CoarseConstraint(coarse.name, codec, coarse.coarse_grid, *(tuple(part) for part in zip(*pairs, strict=True)))
+
+
+def _indices(part: slice) -> range:
+    return range(part.start, part.stop)
+
+
+def build_baselines(experiment: config.Experiment, data: ExperimentData, stage: DenoiserStage) -> dict[str, Stage]:
+    """Climatology, and with a coarse condition interpolation and linear regression, on the training cases."""
+    cases = _spread(data.cases["train"], experiment.train.statistics_cases)
+    codec, name = stage.codec, stage.settings.baseline
+    fields = (_field(data, codec, case) for case in cases)
+    built: dict[str, Stage] = {"climatology": ClimatologyStage.fit(codec, {}, fields)}
+    if name is None:
+        return built
+    coarse = {name: stage.conditioners[name]}
+    pairs = ((_field(data, codec, case), coarse[name].baseline(data.conditions[name], case)) for case in cases)
+    built["interpolation"] = InterpolationStage.fit(codec, coarse, name, pairs)
+    rows = _Rows(data, codec, name, coarse[name], cases)
+    surface = _land(stage)
+    built["linear"] = LinearGaussianStage.fit(codec, coarse, name, coarse[name].coarse_grid, rows, surface)
+    return built
+
+
+class _Rows(Sequence[Any]):
+    """Training cases of the regression, read when asked for: (coarse, z, valid)."""
+
+    def __init__(
+        self, data: ExperimentData, codec: FieldCodec, name: str, coarse: CoarseField, cases: Sequence[Case]
+    ) -> None:
+        self.data, self.codec, self.name, self.coarse, self.cases = data, codec, name, coarse, cases
+
+    def __len__(self) -> int:
+        return len(self.cases)
+
+    def __getitem__(self, index: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        case, source = self.cases[index], self.data.conditions[self.name]
+        field = _field(self.data, self.codec, case)
+        z, present = self.codec.encode(field, self.coarse.baseline(source, case))
+        return self.coarse.coarse(source, case), z.numpy(), present.numpy()
+
+
+def _codec(
+    experiment: config.Experiment, data: ExperimentData, cases: Sequence[Case], coarse: CoarseField | None
+) -> FieldCodec:
+    """Fit the codec on whole fields, or where these are too large on a random window of each case."""
+    target, grid = experiment.target, data.grid
+    variables = target_variables(data.target, target.variables, target.dims, target.channel_dims)
+    whole = prod(grid.shape) * sum(variable.channels for variable in variables) <= WHOLE
+
+    def pairs() -> Iterator[tuple[np.ndarray, np.ndarray | None, Window | None]]:
+        windows = repeat(None) if whole else _windows(experiment, grid)
+        for case, window in zip(cases, windows, strict=False):
+            baseline = None if coarse is None else coarse.baseline(data.conditions[coarse.name], case, window)
+            yield stack(select(data.target, case), variables, grid, window), baseline, window
+
+    def looks() -> Iterator[tuple[np.ndarray, Window]]:
+        for case in cases[: 0 if whole else 2]:
+            for window in _slabs(grid):
+                yield stack(select(data.target, case), variables, grid, window), window
+
+    return fit_codec(
+        pairs,
+        variables,
+        grid,
+        shrinkage=experiment.stages[0].shrinkage,
+        per_cell=whole,
+        looks=looks(),
+        coords=channel_coords(data.target, grid, target.channel_dims),
+    )
+
+
+def _windows(experiment: config.Experiment, grid: Grid) -> Iterator[Window]:
+    """Random windows of the training's size, or of 512 cells a side."""
+    rng, crop = np.random.default_rng(experiment.train.seed), experiment.train.crop
+    sizes = [min(n, crop.get(dim, 512)) for dim, n in zip(grid.dims, grid.shape, strict=True)]
+    while True:
+        corner = [int(rng.integers(n - size + 1)) for n, size in zip(grid.shape, sizes, strict=True)]
+        yield tuple(slice(first, first + size) for first, size in zip(corner, sizes, strict=True))
+
+
+def _slabs(grid: Grid) -> Iterator[Window]:
+    """The grid in slabs along its first axis, each of at most WHOLE / 8 cells."""
+    rows = max(1, WHOLE // 8 // prod(grid.shape[1:]))
+    for first in range(0, grid.shape[0], rows):
+        yield (slice(first, min(grid.shape[0], first + rows)), *(slice(0, n) for n in grid.shape[1:]))
+
+
+def _noise_range(settings: config.NoiseSettings, leading_rms: float) -> NoiseRange:
+    """The training range: fitted where the settings leave it open."""
+    given = {"p_mean": settings.p_mean, "p_std": settings.p_std, "distribution": settings.distribution}
+    if settings.sigma_max != "fit":
+        given["sigma_max"] = settings.sigma_max
+    given = {name: value for name, value in given.items() if value is not None}
+    return NoiseRange.fit(leading_rms, settings.sigma_min, **given)
+
+
+def _field(data: ExperimentData, codec: FieldCodec, case: Case) -> np.ndarray:
+    return codec.stack(select(data.target, case))
+
+
+def _land(stage: DenoiserStage) -> np.ndarray | None:
+    """Land (1) or sea (0) per cell, from a static field that looks like a land fraction; None when there is none."""
+    for conditioner in stage.conditioners.values():
+        if not isinstance(conditioner, StaticField):
+            continue
+        for name, field in conditioner.fields_by_name().items():
+            if any(word in name.lower() for word in ("land", "lsm", "sftlf")):
+                return np.asarray(field > 0.5 * field.max()).astype(int)
+    return None
+
+
+def _spread(cases: Sequence[Case], most: int) -> list[Case]:
+    """At most ``most`` cases, evenly spread."""
+    chosen = np.linspace(0, len(cases) - 1, min(most, len(cases))).round().astype(int)
+    return [cases[index] for index in chosen]
