@@ -159,8 +159,8 @@ class NoiseSettings(Settings):
         default="fit", description="largest noise level; fit: 5 times the rms of the training data's leading mode"
     )
     distribution: Literal["lognormal", "loguniform"] = Field(default="lognormal", description="of training levels")
-    p_mean: float = Field(default=-1.2, description="mean of log sigma of the lognormal")
-    p_std: float = Field(default=1.2, gt=0, description="sd of log sigma of the lognormal")
+    p_mean: float | None = Field(default=None, description="mean of log sigma in training; empty: fitted to the data")
+    p_std: float | None = Field(default=None, gt=0, description="sd of log sigma in training; empty: fitted")
 
 
 class Sampler(Settings):
@@ -225,6 +225,7 @@ class TrainSettings(Settings):
     statistics_cases: int = Field(default=256, ge=1, description="cases that means and spreads are measured on")
     validate_every: int = Field(default=500, ge=1, description="steps between validations and checkpoints")
     validation_members: int = Field(default=4, ge=0, description="members of the validation CRPS; 0 skips it")
+    keep: Literal["best", "last"] = Field(default="best", description="average of the best validation, or the last")
     validation_cases: int = Field(default=8, ge=1, description="cases of a validation, spread over the split")
     workers: int = Field(default=0, ge=0, description="processes that read data; 0: the training process itself")
     devices: int | Literal["auto"] = Field(default="auto", description="devices per node")

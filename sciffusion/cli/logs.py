@@ -1,0 +1,23 @@
+"""Where log lines of a command go: to the terminal, and to a file in the run folder for jobs without one."""
+
+import logging
+import sys
+from pathlib import Path
+
+__all__ = ["log_to"]
+
+FORMAT = "%(asctime)s %(levelname)s %(message)s"
+
+
+def log_to(folder: str | Path | None = None) -> None:
+    """Send the package's log lines to standard error, and to ``folder``/sciffusion.log when a folder is given."""
+    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
+    if folder is not None:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        handlers.append(logging.FileHandler(Path(folder) / "sciffusion.log"))
+    logger = logging.getLogger("sciffusion")
+    logger.setLevel(logging.INFO)
+    logger.handlers.clear()
+    for handler in handlers:
+        handler.setFormatter(logging.Formatter(FORMAT, datefmt="%H:%M:%S"))
+        logger.addHandler(handler)

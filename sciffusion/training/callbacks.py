@@ -1,0 +1,121 @@
+"""What happens around the steps: checkpoints that a kill cannot spoil, stopping on signals, log lines in batch jobs."""
+
+import logging
+import signal
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytorch_lightning as pl
+
+__all__ = ["Checkpoints", "LogLines", "StopOnSignal", "last_checkpoint"]
+
+log = logging.getLogger(__name__)
+KEPT = 2  # checkpoints; the older one serves if the newer is lost with its file system
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """The newest complete checkpoint of a run, or None."""
+    found = sorted(folder.glob("step-*.ckpt"))
+    return found[-1] if found else None
+
+
+class Checkpoints(pl.Callback):
+    """Save every ``every`` steps and at the end, under a temporary name that is renamed when complete.
+
+    ``best`` keeps the averaged weights of the lowest validation loss beside it, in memory and in the checkpoint.
+    """
+
+    def __init__(self, folder: Path, every: int) -> None:
+        self.folder = folder
+        self.every = every
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Save at every ``every``-th step, before the validation of that step."""
+        if trainer.global_step % self.every == 0:
+            self.save(trainer)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Save where training stopped, by itself or by a signal."""
+        self.save(trainer)
+
+    def save(self, trainer: pl.Trainer) -> None:
+        """Write the checkpoint of the present step, once, and drop those that are no longer needed."""
+        path = self.folder / f"step-{trainer.global_step:09d}.ckpt"
+        if path.exists():
+            return
+        temporary = self.folder / f".{path.name}.part"
+        trainer.save_checkpoint(temporary)
+        if trainer.is_global_zero:
+            temporary.replace(path)
+            for old in sorted(self.folder.glob("step-*.ckpt"))[:-KEPT]:
+                old.unlink()
+        trainer.strategy.barrier()
+
+
+class StopOnSignal(pl.Callback):
+    """SIGINT, SIGTERM and SIGUSR1 end training after the step in flight; a second one ends it at once.
+
+    ``received`` is the signal's number, or 0.
+    """
+
+    SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+
+    def __init__(self) -> None:
+        self.received = 0
+        self._previous: dict[int, Any] = {}
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Take over the signals."""
+        self._previous = {number: signal.signal(number, self._handle) for number in self.SIGNALS}
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Stop if any process was told to."""
+        if trainer.strategy.reduce_boolean_decision(self.received != 0, all=False):
+            trainer.should_stop = True
+
+    def teardown(self, trainer: pl.Trainer, pl_module: Any, stage: str) -> None:
+        """Give the signals back."""
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        self._previous = {}
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.received:
+            raise KeyboardInterrupt
+        self.received = number
+        log.info("%s: stopping after this step; the same command resumes", signal.Signals(number).name)
+
+
+class LogLines(pl.Callback):
+    """A line every ``every`` seconds with step, loss and the time left, for logs without a terminal."""
+
+    def __init__(self, steps: int, every: float = 30.0) -> None:
+        self.steps = steps
+        self.every = every
+        self._start = self._last = 0.0
+        self._first = 0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Start the clock."""
+        self._start = self._last = time.monotonic()
+        self._first = trainer.global_step
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Log when it is time."""
+        now, done = time.monotonic(), trainer.global_step - self._first
+        if now - self._last < self.every and trainer.global_step < self.steps:
+            return
+        self._last = now
+        left = (now - self._start) / max(done, 1) * (self.steps - trainer.global_step)
+        loss = trainer.callback_metrics.get("train/loss", float("nan"))
+        log.info("step %d of %d, loss %.4f, %.0f s left", trainer.global_step, self.steps, float(loss), left)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Log the validation figures."""
+        metrics = {k.removeprefix("validation/"): float(v) for k, v in trainer.callback_metrics.items() if "valid" in k}
+        log.info(
+            "validation at step %d: %s", trainer.global_step, ", ".join(f"{k} {v:.4f}" for k, v in metrics.items())
+        )

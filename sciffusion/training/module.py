@@ -1,0 +1,158 @@
+"""One training step of a denoiser stage, and what is measured on the validation cases.
+
+Every random draw of a step is a function of (seed, step, rank): a run that is killed and resumed continues with the
+same noise, dropout and data, so its weights are bitwise those of an undisturbed run.
+"""
+
+import math
+from contextlib import ExitStack
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from sciffusion import config
+from sciffusion.diffusion.ema import EMA, gamma_of_halflife
+from sciffusion.diffusion.objectives import almost_fair_crps, denoising_error, denoising_loss
+from sciffusion.diffusion.weights import edm_weight
+from sciffusion.stages.base import Item
+from sciffusion.stages.denoiser import DenoiserStage
+
+__all__ = ["DenoiserModule", "seed_step"]
+
+LEVELS = 8  # noise levels of the validation loss
+
+
+class DenoiserModule(pl.LightningModule):
+    """A denoiser stage in training, and its exponential moving average, which is what is validated and kept."""
+
+    def __init__(self, stage: DenoiserStage, settings: config.TrainSettings) -> None:
+        super().__init__()
+        self.stage = stage
+        self.settings = settings
+        self.ema = EMA(stage, gamma_of_halflife(settings.ema_halflife))
+        self.best: dict[str, Any] = {"loss": math.inf, "step": 0, "weights": {}}
+        self._averaged = ExitStack()
+        self._validated: list[float] = []
+
+    # --- steps
+
+    def training_step(self, batch: dict[str, Any], index: int) -> Tensor:
+        """Denoising loss of one batch (see `training.data` for what a batch is)."""
+        seed_step(self.settings.seed, self.global_step, self.global_rank)
+        keep = torch.rand(len(batch["z"]), device=self.device) >= self.stage.settings.condition_dropout
+        context = self.stage.encode(batch["inputs"], keep, batch["mask"])
+        losses = denoising_loss(
+            self.stage.denoiser, batch["z"], context, self.stage.noise_range, None, batch["area"], batch["valid"]
+        )
+        loss = losses.mean()
+        self.log("train/loss", loss.detach(), prog_bar=True)
+        return loss
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Take the step's weights into the average."""
+        self.ema.update()
+
+    def validation_step(self, batch: dict[str, Any], index: int) -> None:
+        """Loss of the averaged weights at fixed noise levels, with noise fixed per validation case."""
+        z, generator = batch["z"], torch.Generator().manual_seed(index)
+        keep = torch.ones(len(z), dtype=torch.bool, device=self.device)
+        context = self.stage.encode(batch["inputs"], keep, batch["mask"])
+        losses = []
+        for sigma in self._levels():
+            noise = torch.randn(z.shape, generator=generator).to(z)
+            level = z.new_full((len(z),), sigma)
+            error = denoising_error(self.stage.denoiser, z, level, noise, context, batch["area"], batch["valid"])
+            loss = (edm_weight(level) * error).mean()
+            self.log(f"validation/sigma_{sigma:.3g}", loss, batch_size=len(z))
+            losses.append(loss)
+        mean = torch.stack(losses).mean()
+        self._validated.append(float(mean))
+        self.log("validation/loss", mean, prog_bar=True, batch_size=len(z))
+        if self.settings.validation_members > 1 and not self.settings.crop:
+            self.log("validation/crps", self._crps(batch), batch_size=len(z))
+
+    def _crps(self, batch: dict[str, Any]) -> Tensor:
+        """Fair CRPS of a few members of one validation case, in units of the normalised target."""
+        prepared = self.trainer.datamodule.prepared(int(batch["case"][0]))  # type: ignore[attr-defined]
+        items = [Item(prepared, member) for member in range(self.settings.validation_members)]
+        ensemble = self.stage.draw(items, seed=self.settings.seed).to(self.device)[:, None]
+        return almost_fair_crps(ensemble, batch["z"], 1.0, batch["area"], batch["valid"]).mean()
+
+    def on_fit_start(self) -> None:
+        """Windows that are smaller than the grid end in mirrors, wherever the grid's own boundary is."""
+        self.train()
+        grid, crop = self.stage.codec.grid, self.settings.crop
+        cut = [crop.get(dim, n) < n for dim, n in zip(grid.dims, grid.shape, strict=True)]
+        names = grid.boundary()
+        reflected = [c or (name == "pole" and cut[-1]) for name, c in zip(names, cut, strict=True)]
+        self.network.boundary = tuple("reflect" if r else n for n, r in zip(names, reflected, strict=True))
+
+    @property
+    def network(self) -> Any:
+        """The network in training."""
+        return self.stage.network
+
+    def on_validation_start(self) -> None:
+        """Validate the average."""
+        self._averaged.enter_context(self.ema.swap())
+        self._validated = []
+
+    def on_validation_epoch_end(self) -> None:
+        """Remember the average with the lowest validation loss."""
+        loss = float(np.mean(self._validated)) if self._validated else math.inf
+        if loss < self.best["loss"]:
+            weights = {name: value.detach().cpu().clone() for name, value in self.stage.state_dict().items()}
+            self.best = {"loss": loss, "step": self.global_step, "weights": weights}
+
+    def on_validation_end(self) -> None:
+        """Go back to the weights in training."""
+        self._averaged.close()
+
+    def result(self) -> DenoiserStage:
+        """The stage with the weights to keep: the best average, or the last where nothing was validated."""
+        keep_best = self.settings.keep == "best" and self.best["weights"]
+        self.stage.load_state_dict(self.best["weights"] if keep_best else self.ema.average)
+        self.network.boundary = self.stage.codec.grid.boundary()
+        return self.stage.eval()
+
+    # --- state
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the averages with the weights."""
+        checkpoint["ema"], checkpoint["best"] = self.ema.state_dict(), self.best
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Continue the averages."""
+        self.ema.load_state_dict(checkpoint["ema"])
+        self.best = checkpoint["best"]
+
+    def configure_optimizers(self) -> Any:
+        """Adam with linear warm-up and cosine decay to a hundredth."""
+        settings = self.settings
+        optimizer = torch.optim.AdamW(
+            self.stage.parameters(),
+            lr=settings.learning_rate,
+            betas=(0.9, 0.99),
+            weight_decay=settings.weight_decay,
+            fused=self.device.type == "cuda",
+        )
+
+        def rate(step: int) -> float:
+            warm = min(1.0, (step + 1) / max(1, settings.warmup))
+            return warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, step / settings.steps))))
+
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def _levels(self) -> list[float]:
+        low, high = self.stage.noise_range.sigma_min, self.stage.noise_range.sigma_max
+        return [float(sigma) for sigma in np.geomspace(max(low, 0.02), high, LEVELS)]
+
+
+def seed_step(seed: int, step: int, rank: int) -> None:
+    """Seed torch's generators for one step; SeedSequence keeps neighbouring steps unrelated."""
+    words = np.random.SeedSequence([seed, step, rank]).generate_state(2, np.uint32)
+    torch.manual_seed(int(words[0]) << 31 | int(words[1]) >> 1)

@@ -1,0 +1,92 @@
+"""A training that is killed and started again ends with bitwise the weights of an undisturbed one."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from sciffusion.errors import SciffusionError
+from tests.tiny import tiny_data, tiny_experiment, write_experiment
+
+ROOT = Path(__file__).parents[2]
+
+
+def command(path):
+    return [sys.executable, "-m", "sciffusion", "train", str(path), "--no-progress"]
+
+
+def run(path, **extra):
+    env = {**os.environ, "OMP_NUM_THREADS": "1", **extra}
+    return subprocess.run(command(path), cwd=ROOT, env=env, capture_output=True, text=True, timeout=240, check=False)
+
+
+def weights(folder):
+    return load_file(folder / "emulator" / "weights.safetensors")
+
+
+def assert_same(one, two):
+    assert one.keys() == two.keys()
+    for name, value in one.items():
+        assert value.equal(two[name]), name
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("undisturbed")
+    settings = tiny_experiment(tiny_data(folder / "data.nc"), folder / "run", steps=30, validate_every=10)
+    done = run(write_experiment(folder / "experiment.yaml", settings))
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def interrupted(undisturbed, folder, number):
+    """Start the same training elsewhere and send ``number`` once a checkpoint exists and more steps were done."""
+    settings = tiny_experiment(undisturbed / "data.nc", folder / "run", steps=30, validate_every=10)
+    path = write_experiment(folder / "experiment.yaml", settings)
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command(path), cwd=ROOT, env=env, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 200
+    while not list((folder / "run" / "checkpoints").glob("step-000000010.ckpt")):
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    time.sleep(0.1)
+    process.send_signal(number)
+    process.wait(timeout=60)
+    return path, process
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_a_killed_training_resumes_to_the_same_bits(undisturbed, tmp_path, number):
+    path, process = interrupted(undisturbed, tmp_path, number)
+    if number == signal.SIGINT:
+        assert process.returncode == 130
+    assert not (tmp_path / "run" / "emulator").exists()
+    done = run(path)
+    assert done.returncode == 0, done.stderr
+    assert_same(weights(undisturbed / "run"), weights(tmp_path / "run"))
+
+
+@pytest.mark.slow
+def test_two_processes_train_together(undisturbed, tmp_path):
+    settings = tiny_experiment(undisturbed / "data.nc", tmp_path / "run", steps=30, validate_every=10, devices=2)
+    done = run(write_experiment(tmp_path / "experiment.yaml", settings))
+    assert done.returncode == 0, done.stderr
+    one, two = weights(undisturbed / "run"), weights(tmp_path / "run")
+    assert one.keys() == two.keys()
+    # the same data per step, other noise per process: the same problem, not the same weights
+    moved = [(one[name] - two[name]).abs().max() for name in one if "network" in name]
+    assert max(moved) > 0
+
+
+def test_a_run_folder_of_another_experiment_is_refused(undisturbed):
+    from sciffusion.training.run import train
+
+    settings = tiny_experiment(undisturbed / "data.nc", undisturbed / "run", steps=30, validate_every=10, seed=7)
+    with pytest.raises(SciffusionError, match=r"train\.seed differs"):
+        train(settings)
