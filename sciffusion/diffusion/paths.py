@@ -238,6 +238,7 @@ class DiscreteVP:
             )
         growth = -np.log1p(-self.betas).cumsum()  # -log alpha_bar
         self.levels = np.sqrt(np.expm1(growth))
+        self._middles: dict[tuple[torch.device, torch.dtype], Tensor] = {}  # copied to a device once, not per call
 
     @classmethod
     def linear(cls, steps: int = 1000, first: float = 1e-4, last: float = 0.02) -> "DiscreteVP":
@@ -253,8 +254,11 @@ class DiscreteVP:
 
     def nearest(self, sigma: Tensor) -> Tensor:
         """Index of the trained level nearest in log sigma."""
-        middles = np.sqrt(self.levels[1:] * self.levels[:-1])
-        return torch.bucketize(sigma, torch.as_tensor(middles, dtype=sigma.dtype, device=sigma.device))
+        key = (sigma.device, sigma.dtype)
+        if key not in self._middles:
+            middles = np.sqrt(self.levels[1:] * self.levels[:-1])
+            self._middles[key] = torch.as_tensor(middles, dtype=sigma.dtype, device=sigma.device)
+        return torch.bucketize(sigma, self._middles[key])
 
     def index(self, sigma: Tensor) -> Tensor:
         """Clock: the step of a level as a number, 0 to T - 1."""
