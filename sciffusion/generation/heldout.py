@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 
 from sciffusion.errors import SciffusionError
@@ -70,7 +71,8 @@ def open_conditions(
 def selection(texts: Sequence[str], conditions: xr.Dataset | Mapping[str, xr.Dataset]) -> dict[str, Any]:
     """Read ``dim=label``, ``dim=first/last`` and ``dim=label,label`` into what ``cases`` takes.
 
-    Labels become numbers where the coordinate is numeric. Raises SciffusionError for an unknown dim.
+    Labels become numbers where the coordinate is numeric; a date stands for all times in it, so 2041 is a year.
+    Raises SciffusionError for an unknown dim.
     """
     datasets = [conditions] if isinstance(conditions, xr.Dataset) else list(conditions.values())
     chosen = {}
@@ -79,21 +81,22 @@ def selection(texts: Sequence[str], conditions: xr.Dataset | Mapping[str, xr.Dat
         holder = next((ds for ds in datasets if dim in ds.dims), None)
         if not separator or holder is None:
             dims = sorted({str(name) for ds in datasets for name in ds.dims})
-            raise SciffusionError(
-                f"--select {text}: no such dimension", f"write dim=label; the dims are {', '.join(dims)}"
-            )
-        numeric = dim not in holder.coords or holder[dim].dtype.kind in "iuf"
-        chosen[dim] = _labels(wanted, numeric, text)
+            what = f"--select {text}: no such dimension"
+            raise SciffusionError(what, f"write dim=label; the dims are {', '.join(dims)}")
+        chosen[dim] = _labels(wanted, holder, dim, text)
     return chosen
 
 
-def _labels(wanted: str, numeric: bool, text: str) -> Any:
+def _labels(wanted: str, ds: xr.Dataset, dim: str, text: str) -> Any:
+    numeric = dim not in ds.coords or ds[dim].dtype.kind in "iuf"
     first, range_, last = wanted.partition("/")
     if range_:
         return slice(_label(first, numeric, text), _label(last, numeric, text))
-    return (
-        [_label(part, numeric, text) for part in wanted.split(",")] if "," in wanted else _label(wanted, numeric, text)
-    )
+    if "," in wanted:
+        return [_label(part, numeric, text) for part in wanted.split(",")]
+    label = _label(wanted, numeric, text)
+    is_time = dim in ds.indexes and isinstance(ds.indexes[dim], pd.DatetimeIndex | xr.CFTimeIndex)
+    return slice(label, label) if is_time else label
 
 
 def _label(label: str, numeric: bool, text: str) -> str | int | float | None:

@@ -104,6 +104,14 @@ def test_selections_follow_the_type_of_the_coordinate():
     }
 
 
+@pytest.mark.parametrize("calendar", ["standard", "noleap"])
+def test_a_date_stands_for_all_times_in_it(calendar):
+    time = xr.date_range("2040-12-31", periods=6, freq="6h", calendar=calendar, use_cftime=calendar != "standard")
+    ds = xr.Dataset({"t": ("time", np.arange(6))}, {"time": time})
+    assert ds.sel(selection(["time=2040"], ds)).t.values.tolist() == [0, 1, 2, 3]
+    assert ds.sel(selection(["time=2041-01-01"], ds)).t.values.tolist() == [4, 5]
+
+
 @pytest.mark.parametrize(
     ("text", "what"), [("tme=3", "the dims are time, x, y"), ("time", "no such dimension"), ("x=a", "not a number")]
 )
