@@ -55,6 +55,7 @@ class EnsembleStore:
             )
         self.markers = Markers(self.path)
         group = zarr.open_group(self.path, mode="r", use_consolidated=False)
+        layout.check_version(self.path, dict(group.attrs))
         self.case_dims = tuple(str(group.attrs[layout.CASE_DIMS]).split())
         self.identity: dict[str, Any] = json.loads(str(group.attrs[cf.IDENTITY]))
         self._read_arrays()

@@ -15,20 +15,34 @@ import xarray as xr
 import zarr
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
+from sciffusion.errors import SciffusionError
 from sciffusion.fields import cf
 
-__all__ = ["MEMBER", "STATUS", "append_members", "arrays", "consolidate", "dims", "make", "quiet", "shapes"]
+__all__ = [
+    "MEMBER",
+    "STATUS",
+    "append_members",
+    "arrays",
+    "check_version",
+    "consolidate",
+    "dims",
+    "make",
+    "quiet",
+    "shapes",
+]
 
 MEMBER = "member"
 STATUS = "complete"  # coordinate (member, *case dims), written when the store is finalised
 CASE_DIMS = "sciffusion_case_dims"  # attribute
+VERSION = "sciffusion_store_version"  # attribute
+_VERSION = 1
 
 
 def make(
     path: Path, template: xr.Dataset, members: Sequence[int], case_dims: Sequence[str], identity: Mapping[str, Any]
 ) -> None:
     """Make the skeleton of a store at ``path``, which must not exist. No values of data variables are read."""
-    attributes = cf.provenance(template.attrs, identity) | {CASE_DIMS: " ".join(case_dims)}
+    attributes = cf.provenance(template.attrs, identity) | {CASE_DIMS: " ".join(case_dims), VERSION: _VERSION}
     coordinates = _coordinates(template, members, case_dims).assign_attrs(attributes)
     with quiet():
         coordinates.to_zarr(path, mode="w-", zarr_format=3, consolidated=False)
@@ -38,6 +52,15 @@ def make(
         if name in template.data_vars:
             _make_array(group, str(name), variable, case_dims)
     consolidate(path)
+
+
+def check_version(path: Path, attributes: Mapping[str, Any]) -> None:
+    """Raise SciffusionError for a store that another version of this package laid out differently."""
+    found = attributes.get(VERSION)
+    if found != _VERSION:
+        what = f"{path}: ensemble store of version {found}, this sciffusion reads version {_VERSION}"
+        newer = isinstance(found, int) and found > _VERSION
+        raise SciffusionError(what, "install a newer sciffusion" if newer else "generate it again")
 
 
 def shapes(template: xr.Dataset, case_dims: Sequence[str]) -> dict[str, tuple[int, ...]]:

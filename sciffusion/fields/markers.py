@@ -61,7 +61,7 @@ class Markers:
             with os.scandir(case) as entries:
                 for entry in entries:
                     name, _, suffix = entry.name.partition(".")
-                    if name and suffix == "json":
+                    if name.isdecimal() and suffix == "json":
                         yield int(case.name), int(name)
 
     def check(self, case: int, member: int, *, checksums: bool = True) -> Fault | None:
@@ -72,6 +72,8 @@ class Markers:
             return Fault(case, member, "its marker cannot be read")
         for name, (size, crc) in chunks.items():
             path = self.root / name
+            if not path.resolve().is_relative_to(self.root.resolve()):
+                return Fault(case, member, "its marker names a file outside the store")
             if not path.is_file():
                 return Fault(case, member, f"{name} is missing")
             if path.stat().st_size != size or (checksums and _checksum(path)[1] != crc):

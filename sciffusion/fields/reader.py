@@ -33,6 +33,7 @@ def open_ensemble(path: Path | str, *, partial: bool = False) -> xr.Dataset:
     with layout.quiet():
         ds: xr.Dataset = xr.open_zarr(path, chunks={}).drop_vars(STATUS)
     ds = ds.assign_coords(ds.coords.to_dataset().load().coords)
+    layout.check_version(path, ds.attrs)
     case_dims = str(ds.attrs.pop(layout.CASE_DIMS)).split()
     shape = tuple(ds.sizes[dim] for dim in case_dims)
     members = {int(member): index for index, member in enumerate(ds[MEMBER].values)}

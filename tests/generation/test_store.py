@@ -326,6 +326,23 @@ def test_other_folders_are_not_taken_for_a_store(tmp_path):
         open_ensemble(tmp_path / "nothing.nc")
 
 
+def test_a_store_of_a_later_version_is_refused(tmp_path):
+    filled(tmp_path / "e.zarr")
+    zarr.open_group(tmp_path / "e.zarr").attrs[layout.VERSION] = 2
+    for opened in (EnsembleStore, open_ensemble):
+        with pytest.raises(SciffusionError, match="install a newer sciffusion"):
+            opened(tmp_path / "e.zarr")
+
+
+def test_a_strangers_marker_does_not_lead_outside_the_store(tmp_path):
+    store = filled(tmp_path / "e.zarr")
+    (tmp_path / "secret").write_bytes(b"x")
+    marker = store.markers.path(0, 0)
+    entry = json.loads(marker.read_text())
+    marker.write_text(json.dumps(entry | {"chunks": {"../secret": [1, 0]}}))
+    assert [fault.what for fault in store.verify()] == ["its marker names a file outside the store"]
+
+
 def test_somebody_elses_zarr_is_opened_as_it_is(tmp_path):
     ds = template().expand_dims(member=[0, 1]).fillna(1.0)
     ds = ds.drop_vars("season")
