@@ -45,9 +45,16 @@ def _facts(results: Results) -> xr.Dataset:
     ds["coverage"] = (PAIR, coverage, {"long_name": "share of the area that was scored", "units": "1"})
     spread = results.table(partial(results.value, _truth_sd), systems=results.systems[:1])[0]
     ds["truth_sd"] = (("variable",), spread, {"long_name": "standard deviation of the truth"})
+    cells = [_cells(results, field) for field in results.fields]
+    ds["cells"] = (("variable",), cells, {"long_name": "number of cells scored, all cases together"})
     ds["interval_method"] = (("variable",), [results.resampling[field].label for field in results.fields])
     ds["members"] = (("system",), [results.panel.members.get(system, 0) for system in results.systems])
     return ds
+
+
+def _cells(results: Results, field: str) -> int:
+    tally = results.tally(results.systems[0], field)
+    return 0 if tally is None else int(tally.total["map_count"].sum())
 
 
 def _weight(s: pointwise.Named) -> np.ndarray:

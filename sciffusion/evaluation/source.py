@@ -43,9 +43,9 @@ class Source:
         """Dims that mean the same get the ensemble's names (lat, latitude, y ...), when there is no doubt which."""
         names: dict[str, str] = {}
         for dim in (*layout.grid, *layout.channels, *layout.cases):
-            if dim in ds.dims or role_of(ds, dim) is None:
-                continue
             role = role_of(ds, dim)
+            if dim in ds.dims or role is None or role == "realization":
+                continue
             same = [str(d) for d in ds.dims if role_of(ds, d) == role and d not in (*layout.grid, *layout.cases)]
             if len(same) == 1:
                 names[same[0]] = dim

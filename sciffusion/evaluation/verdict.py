@@ -25,6 +25,7 @@ NOTABLE = 0.05  # relative departure of spread/skill that is worth a sentence
 BIASED = 0.10  # bias, in units of the RMSE, that is worth a sentence
 EXACT = 1e-5  # coarse consistency, in sd of the coarse field, that counts as exact
 SPECTRAL = 0.10  # relative departure of power that is tolerated where the truth is known better
+TAIL_CELLS = 20  # cells beyond a quantile that is looked at
 TAIL = 0.25  # departure of an extreme quantile, in sd of the truth, that is worth a sentence
 
 
@@ -160,7 +161,13 @@ def _where_wrong(one: xr.Dataset, ratio: xr.DataArray, wrong: xr.DataArray, word
         bins = wrong & ((ratio < 1) == below)
         if bins.any():
             worst = ratio.where(bins)
-            reach = f"down to {float(worst.min()):.2f}" if below else f"up to {float(worst.max()):.2f}"
+            reach = (
+                f"down to {float(worst.min()):.2f}"
+                if below
+                else f"up to {float(worst.max()):.2f}"
+                if worst.max() < 100
+                else "over 100"
+            )
             parts.append(f"{what} at {_wavelengths(one, bins.any('band').values)} (ratio {reach})")
     return ", ".join(parts)
 
@@ -180,9 +187,10 @@ def _scales(one: xr.Dataset) -> Iterator[Statement]:
 
 
 def _tails(one: xr.Dataset) -> Iterator[Statement]:
-    for level, words in ((0.9999, "upper"), (0.0001, "lower")):
-        truth = float(one["quantile_truth"].sel(level=level))
-        members = float(_ours(one, "quantile_members").sel(level=level))
+    known = [share for share in (0.0001, 0.001, 0.01) if share * float(one["cells"]) >= TAIL_CELLS]
+    for level, words in ((1 - known[0], "upper"), (known[0], "lower")) if known else ():
+        truth = float(one["quantile_truth"].sel(level=level, method="nearest"))
+        members = float(_ours(one, "quantile_members").sel(level=level, method="nearest"))
         if abs(members - truth) > TAIL * float(one["truth_sd"]):
             side = "above" if members > truth else "below"
             gap = f"{number(abs(members - truth))} {one['units'].item()}"

@@ -207,6 +207,19 @@ def test_levels_are_fields_and_source_members_are_cases():
     assert int(scores.members[0]) == 4
 
 
+def test_members_of_a_baseline_are_not_taken_for_source_members():
+    generator = np.random.default_rng(0)
+    truth = xr.Dataset({"u": (("source_member", "y", "x"), generator.normal(size=(3, 8, 8)))})
+    ensemble = xr.Dataset({"u": (("member", "source_member", "y", "x"), generator.normal(size=(4, 3, 8, 8)))})
+    climatology = xr.Dataset({"u": (("member", "y", "x"), generator.normal(size=(6, 8, 8)))})
+    scores = score(ensemble, truth, baselines={"climatology": climatology})
+    assert scores.members.values.tolist() == [4, 6]
+    cells = scoringrules.crps_ensemble(
+        truth.u.values, climatology.u.values[:, None] + np.zeros((6, 3, 8, 8)), m_axis=0, estimator="fair"
+    )
+    assert float(scores.crps[1, 0]) == pytest.approx(cells.mean(), rel=1e-12)
+
+
 def test_a_deterministic_field_has_an_absolute_error_and_no_spread(perfect):
     ensemble, truth = perfect
     scores = score(ensemble.isel(member=0), truth)
