@@ -7,7 +7,9 @@ import xarray as xr
 
 from sciffusion.evaluation.calibration import BinnedSpread
 from sciffusion.evaluation.distributions import LEVELS, Distribution, kolmogorov_smirnov, wasserstein
-from sciffusion.evaluation.results import Results
+from sciffusion.evaluation.exceedance import QUANTILES, ratio
+from sciffusion.evaluation.panel import Marks
+from sciffusion.evaluation.results import BOUNDS, Results
 
 __all__ = ["tables"]
 
@@ -18,7 +20,14 @@ CLASSES = 80
 
 def tables(results: Results) -> list[xr.Dataset]:
     """Rank histogram, spread bins, quantiles, distances and densities."""
-    return [_ranks(results), _binned(results), _quantiles(results), _distances(results), _densities(results)]
+    return [
+        _ranks(results),
+        _binned(results),
+        _quantiles(results),
+        _distances(results),
+        _densities(results),
+        _tails(results),
+    ]
 
 
 def _ranks(results: Results) -> xr.Dataset:
@@ -54,7 +63,8 @@ def _curve(results: Results, system: str, field: str) -> np.ndarray | None:
 
 
 def _distribution(results: Results, field: str) -> Distribution:
-    return Distribution(results.panel.domain.weights, *results.panel.scales.get(field, (0.0, 1.0)))
+    marks = results.panel.marks.get(field, Marks(0.0, 1.0, ()))
+    return Distribution(results.panel.domain.weights, marks.centre, marks.scale)
 
 
 def _quantiles(results: Results) -> xr.Dataset:
@@ -88,6 +98,20 @@ def _distance(results: Results, name: str, system: str, field: str) -> float | N
     if name == "wasserstein":
         return wasserstein(members, truth, _distribution(results, field).edges)
     return kolmogorov_smirnov(members, truth)
+
+
+def _tails(results: Results) -> xr.Dataset:
+    """Frequency of values beyond thresholds, members over truth."""
+    ds = xr.Dataset(coords={**results.coords, "tail": list(QUANTILES), "bound": BOUNDS})
+    metrics = [ratio(index) for index in range(len(QUANTILES))]
+    values = np.stack([results.table(partial(results.value, metric)) for metric in metrics], axis=-1)
+    bounds = np.stack([results.table(partial(results.interval, metric), (2,)) for metric in metrics], axis=-2)
+    marks = [results.panel.marks[field].thresholds for field in results.fields]
+    text = "frequency beyond the threshold, members over truth (below it for tails under 0.5)"
+    ds["exceedance_ratio"] = ((*PAIR, "tail"), values, {"long_name": text, "units": "1"})
+    ds["exceedance_ratio_interval"] = ((*PAIR, "tail", "bound"), bounds, {"long_name": "its 95 % interval"})
+    ds["threshold"] = (("variable", "tail"), np.array(marks), {"long_name": "quantiles of the first truth"})
+    return ds
 
 
 def _densities(results: Results) -> xr.Dataset:

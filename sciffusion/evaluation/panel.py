@@ -3,6 +3,7 @@
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from sciffusion.evaluation.consistency import CoarseConsistency
 from sciffusion.evaluation.crps import Estimator
 from sciffusion.evaluation.distributions import Distribution
 from sciffusion.evaluation.domain import Domain
+from sciffusion.evaluation.exceedance import Exceedance, thresholds
 from sciffusion.evaluation.layout import Case, Field
 from sciffusion.evaluation.multivariate import Multivariate
 from sciffusion.evaluation.pointwise import Pointwise
@@ -21,7 +23,7 @@ from sciffusion.evaluation.source import Source
 from sciffusion.evaluation.spectral import Spectral
 from sciffusion.evaluation.tally import Sums, Tally
 
-__all__ = ["Coarse", "Key", "Panel"]
+__all__ = ["Coarse", "Key", "Marks", "Panel"]
 
 Key = tuple[str, str, str]  # sample, system, field
 Sample = Callable[[Case], str]
@@ -35,12 +37,26 @@ class Coarse:
     score: CoarseConsistency
 
 
+class Marks(NamedTuple):
+    """By what a field's values are counted: centre and scale of its histogram, thresholds of its tails."""
+
+    centre: float
+    scale: float
+    thresholds: tuple[float, ...]
+
+    @classmethod
+    def of(cls, truth: np.ndarray) -> "Marks":
+        """Mean, sd and extreme quantiles of one field (*grid)."""
+        values = truth[np.isfinite(truth)].astype(np.float64)
+        return cls(float(values.mean()), float(values.std()) or 1.0, thresholds(values))
+
+
 @dataclass
 class Panel:
     """Sums of all scores per sample ("held-out", "IN-SAMPLE", ...), system and field.
 
-    The first of ``systems`` is the ensemble judged, the others are what it is compared with. ``scales`` holds the
-    centre and scale of every field's histogram, fixed before the first case so that tallies of processes merge.
+    The first of ``systems`` is the ensemble judged, the others are what it is compared with. ``marks`` holds what
+    every field's counts are counted by, fixed before the first case so that tallies of processes merge.
     """
 
     systems: dict[str, Source]
@@ -48,7 +64,7 @@ class Panel:
     domain: Domain
     coarse: Coarse | None = None
     estimator: Estimator = "fair"
-    scales: dict[str, tuple[float, float]] = field(default_factory=dict)
+    marks: dict[str, Marks] = field(default_factory=dict)
     members: dict[str, int] = field(default_factory=dict)
     tallies: dict[Key, Tally] = field(default_factory=dict)
     skipped: list[str] = field(default_factory=list)
@@ -61,7 +77,7 @@ class Panel:
 
         Cases that are done already are left out, so that an interrupted run goes on where it stopped.
         """
-        self.fix_scales(fields, cases)
+        self.fix_marks(fields, cases)
         for case in cases:
             if case.label in self.done:
                 continue
@@ -78,13 +94,13 @@ class Panel:
                 self.tallies.setdefault(key, Tally()).update(case.label, one)
         self.done.add(case.label)
 
-    def fix_scales(self, fields: Sequence[Field], cases: Sequence[Case]) -> None:
-        """Centre and scale of the histograms: mean and sd of the first truth, so that all processes count alike."""
+    def fix_marks(self, fields: Sequence[Field], cases: Sequence[Case]) -> None:
+        """Fix the marks by the first truth, so that all processes count alike."""
         for one in fields:
-            found = (self.truth.read(one, case) for case in cases if one.label not in self.scales)
+            found = (self.truth.read(one, case) for case in cases if one.label not in self.marks)
             first = next((truth[0] for truth in found if truth is not None and np.isfinite(truth[0]).any()), None)
             if first is not None:
-                self.scales[one.label] = _scale(first)
+                self.marks[one.label] = Marks.of(first)
 
     @property
     def identity(self) -> dict[str, object]:
@@ -92,18 +108,18 @@ class Panel:
         names = {name: sorted(map(str, source.ds.data_vars)) for name, source in self.systems.items()}
         return {"systems": names, "grid": list(self.domain.grid.shape), "estimator": self.estimator}
 
-    def emptied(self, scales: dict[str, tuple[float, float]]) -> "Panel":
-        """The same panel before its first case, with these scales."""
-        return Panel(self.systems, self.truth, self.domain, self.coarse, self.estimator, dict(scales))
+    def emptied(self, marks: dict[str, Marks]) -> "Panel":
+        """The same panel before its first case, with these marks."""
+        return Panel(self.systems, self.truth, self.domain, self.coarse, self.estimator, dict(marks))
 
     def merge(self, other: "Panel") -> "Panel":
         """The sums of both, which have judged different cases of the same data."""
         if self.identity != other.identity:
             raise SciffusionError("two evaluations of different data or settings", "merge parts of the same evaluation")
-        for label in self.scales.keys() & other.scales.keys():
-            if self.scales[label] != other.scales[label]:
-                raise SciffusionError(f"{label}: the histograms differ", "fix the scales before the work is split")
-        merged = self.emptied(self.scales | other.scales)
+        for label in self.marks.keys() & other.marks.keys():
+            if self.marks[label] != other.marks[label]:
+                raise SciffusionError(f"{label}: the histograms differ", "fix the marks before the work is split")
+        merged = self.emptied(self.marks | other.marks)
         keys = [*self.tallies, *(key for key in other.tallies if key not in self.tallies)]
         merged.tallies = {k: self.tallies.get(k, Tally()).merge(other.tallies.get(k, Tally())) for k in keys}
         names = self.members.keys() | other.members.keys()
@@ -147,13 +163,14 @@ class Panel:
 
     def scores(self, label: str, members: int) -> list[Score]:
         """The scores of one field."""
-        weights, regions = self.domain.weights, self.domain.regions
+        weights, regions, marks = self.domain.weights, self.domain.regions, self.marks[label]
         return [
             Pointwise(weights, regions, self.estimator),
             RankHistogram(weights, regions, members),
             BinnedSpread(weights),
             Spectral(self.domain.basis),
-            Distribution(weights, *self.scales[label]),
+            Distribution(weights, marks.centre, marks.scale),
+            Exceedance(weights, regions, marks.thresholds),
             Multivariate(weights, self.domain.grid.periodic, self.estimator),
         ]
 
@@ -165,8 +182,3 @@ def _joined(parts: Iterable[Sums]) -> Sums:
         joined.total.update(part.total)
         joined.maximum.update(part.maximum)
     return joined
-
-
-def _scale(truth: np.ndarray) -> tuple[float, float]:
-    values = truth[np.isfinite(truth)].astype(np.float64)
-    return float(values.mean()), float(values.std()) or 1.0

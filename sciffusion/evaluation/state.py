@@ -11,7 +11,7 @@ from zipfile import BadZipFile
 import numpy as np
 
 from sciffusion.errors import SciffusionError
-from sciffusion.evaluation.panel import Panel
+from sciffusion.evaluation.panel import Marks, Panel
 from sciffusion.evaluation.tally import Tally
 
 __all__ = ["load", "save"]
@@ -26,7 +26,7 @@ def save(panel: Panel, path: str | Path) -> None:
     head = {
         "version": VERSION,
         "identity": panel.identity,
-        "scales": panel.scales,
+        "marks": panel.marks,
         "members": panel.members,
         "skipped": panel.skipped,
         "done": sorted(panel.done),
@@ -59,8 +59,8 @@ def load(panel: Panel, path: str | Path) -> Panel:
         mine = {n.split("/", 1)[1]: value for n, value in arrays.items() if n.startswith(f"{index}/")}
         sample, system, field = (str(part) for part in key)
         tallies[sample, system, field] = Tally.from_state(mine)
-    scales = {name: (float(centre), float(scale)) for name, (centre, scale) in head["scales"].items()}
-    stored = panel.emptied(scales)
+    marks = {name: Marks(centre, scale, tuple(rest)) for name, (centre, scale, rest) in head["marks"].items()}
+    stored = panel.emptied(marks)
     stored.members, stored.skipped, stored.done = dict(head["members"]), list(head["skipped"]), set(head["done"])
     stored.tallies = tallies
     return panel.merge(stored)

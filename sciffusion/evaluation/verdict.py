@@ -25,8 +25,7 @@ NOTABLE = 0.05  # relative departure of spread/skill that is worth a sentence
 BIASED = 0.10  # bias, in units of the RMSE, that is worth a sentence
 EXACT = 1e-5  # coarse consistency, in sd of the coarse field, that counts as exact
 SPECTRAL = 0.10  # relative departure of power that is tolerated where the truth is known better
-TAIL_CELLS = 20  # cells beyond a quantile that is looked at
-TAIL = 0.25  # departure of an extreme quantile, in sd of the truth, that is worth a sentence
+TAIL = 0.25  # departure of the frequency of extremes that is worth a sentence
 
 
 @dataclass(frozen=True)
@@ -187,16 +186,15 @@ def _scales(one: xr.Dataset) -> Iterator[Statement]:
 
 
 def _tails(one: xr.Dataset) -> Iterator[Statement]:
-    known = [share for share in (0.0001, 0.001, 0.01) if share * float(one["cells"]) >= TAIL_CELLS]
-    for level, words in ((1 - known[0], "upper"), (known[0], "lower")) if known else ():
-        truth = float(one["quantile_truth"].sel(level=level, method="nearest"))
-        members = float(_ours(one, "quantile_members").sel(level=level, method="nearest"))
-        if abs(members - truth) > TAIL * float(one["truth_sd"]):
-            side = "above" if members > truth else "below"
-            gap = f"{number(abs(members - truth))} {one['units'].item()}"
-            yield Statement(
-                f"The {words} tail differs: the {100 * level:g} % quantile is {gap} {side} the truth's.", False
-            )
+    for tail in one["tail"].values:
+        entry = one.sel(tail=tail)
+        ratio, bounds = float(_ours(entry, "exceedance_ratio")), _ours(entry, "exceedance_ratio_interval").values
+        large = np.isfinite(ratio) and not 1 - TAIL < ratio < 1 / (1 - TAIL)
+        if large and np.isfinite(bounds).all() and not bounds[0] <= 1 <= bounds[1]:
+            side, kind = "below" if tail < 0.5 else "above", "light" if ratio < 1 else "heavy"
+            value = f"{side} {number(float(entry['threshold']))} {one['units'].item()}".rstrip()
+            often = f"{ratio:.2f}{interval_words(bounds)} times as often as in the truth"
+            yield Statement(f"Tail too {kind}: values {value} occur {often}.", False)
 
 
 def _coarse(one: xr.Dataset) -> Iterator[Statement]:
