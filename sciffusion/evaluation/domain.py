@@ -7,7 +7,7 @@ import numpy as np
 from sciffusion.evaluation.spectra import EARTH_RADIUS, Basis, Shells, Zonal
 from sciffusion.fields.grid import Grid
 
-__all__ = ["BANDS", "Domain"]
+__all__ = ["BANDS", "Domain", "length_unit"]
 
 BANDS = {"90S-30S": (-90.0, -30.0), "30S-30N": (-30.0, 30.0), "30N-90N": (30.0, 90.0)}
 ZONE = 30.0  # degrees of latitude of a region on the sphere
@@ -91,8 +91,9 @@ def _inside(latitude: np.ndarray, low: float, high: float) -> np.ndarray:
 def _shells(grid: Grid, sphere: tuple[int, int] | None) -> Shells:
     """Isotropic shells; a region of a sphere is measured in km at its middle latitude."""
     if sphere is None:
-        units = _length_units(grid)
-        return Shells(grid.shape, tuple(float(d) for d in grid.spacing), tuple(grid.periodic), units)
+        units = {length_unit(grid, axis) for axis in range(grid.rank)}
+        factor, name = units.pop() if len(units) == 1 else (1.0, "")
+        return Shells(grid.shape, tuple(factor * d for d in grid.spacing), tuple(grid.periodic), name)
     north, east = sphere
     degree = np.pi * EARTH_RADIUS / 180
     middle = np.cos(np.deg2rad(grid.positions(north).mean()))
@@ -101,6 +102,9 @@ def _shells(grid: Grid, sphere: tuple[int, int] | None) -> Shells:
     return Shells(grid.shape, tuple(spacing), tuple(grid.periodic), "km")
 
 
-def _length_units(grid: Grid) -> str:
-    units = {str(attributes.get("units", "")) for attributes in grid.attrs}
-    return units.pop() if len(units) == 1 else ""
+def length_unit(grid: Grid, axis: int) -> tuple[float, str]:
+    """Factor and name of the unit in which lengths along ``axis`` are shown: metres become km, no coordinate cells."""
+    if grid.coords[axis] is None and grid.spacing[axis] == 1:
+        return 1.0, "cells"
+    unit = str(grid.attrs[axis].get("units", ""))
+    return (1e-3, "km") if unit in ("m", "metre", "metres", "meter", "meters") else (1.0, unit)

@@ -3,6 +3,7 @@
 import numpy as np
 import xarray as xr
 
+from sciffusion.evaluation.domain import length_unit
 from sciffusion.evaluation.layout import Case, Field
 from sciffusion.evaluation.panel import Panel
 from sciffusion.evaluation.score import ensemble_moments
@@ -23,7 +24,10 @@ def gallery(panel: Panel, fields: list[Field], case: Case, sample: str) -> xr.Da
         given = panel.coarse.source.read(one, case) if panel.coarse else None
         if given is not None:
             arrays[f"{one.label}/coarse"] = (tuple(f"coarse_{dim}" for dim in grid.dims), given[0])
-    coords = {dim: (dim, grid.positions(axis)) for axis, dim in enumerate(grid.dims)}
+    coords = {}
+    for axis, dim in enumerate(grid.dims):
+        factor, unit = length_unit(grid, axis)
+        coords[dim] = (dim, factor * grid.positions(axis), {"units": unit})
     return xr.Dataset(arrays, coords=coords, attrs={"case": case.label})
 
 

@@ -25,6 +25,7 @@ NOTABLE = 0.05  # relative departure of spread/skill that is worth a sentence
 BIASED = 0.10  # bias, in units of the RMSE, that is worth a sentence
 EXACT = 1e-5  # coarse consistency, in sd of the coarse field, that counts as exact
 SPECTRAL = 0.10  # relative departure of power that is tolerated where the truth is known better
+WHOLE = 0.99  # coverage of the domain from which single scales are judged
 TAIL = 0.25  # departure of the frequency of extremes that is worth a sentence
 
 
@@ -174,8 +175,8 @@ def _where_wrong(one: xr.Dataset, ratio: xr.DataArray, wrong: xr.DataArray, word
 def _scales(one: xr.Dataset) -> Iterator[Statement]:
     ratio = _ours(one, "spread_skill_by_scale")
     known = ratio.notnull() & (ratio > 0)
-    if not known.any():
-        return
+    if not known.any() or float(_ours(one, "coverage")) < WHOLE:
+        return  # the edge of a mask spreads large scales over all others, whose error is then not known
     errors = corrected_quantile(int(known.sum())) * one["scale_standard_error"]
     departure = abs(xr.ufuncs.log(ratio.where(known)))
     wrong = departure > np.maximum(np.log1p(SPECTRAL), errors)

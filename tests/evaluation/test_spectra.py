@@ -115,3 +115,20 @@ def test_spread_and_error_agree_at_every_scale_for_a_perfect_ensemble():
         sums = Spectral(basis).measure(Pair.of(fields[1:], fields[0]))
         variance, error = variance + sums.by_case["bins_variance"], error + sums.by_case["bins_error"]
     np.testing.assert_allclose(np.sqrt(variance / error)[0, -6:], 1, atol=0.05)
+
+
+def test_metres_are_shown_as_kilometres():
+    coords = (np.arange(20) * 5000.0, np.arange(30) * 5000.0)
+    grid = Grid(("y", "x"), (20, 30), coords, attrs=({"units": "m"}, {"units": "m"}))
+    basis = Domain.of(grid).basis
+    assert basis.nyquist == pytest.approx(0.1)
+    assert basis.units == "cycles per km"
+
+
+def test_a_regional_lat_lon_grid_is_measured_in_km_and_windowed():
+    attrs = ({"units": "degrees_north"}, {"units": "degrees_east"})
+    grid = Grid(("lat", "lon"), (21, 31), (np.linspace(50, 60, 21), np.linspace(0, 15, 31)), "sphere", attrs=attrs)
+    basis = Domain.of(grid).basis
+    degree = np.pi * 6371 / 180
+    np.testing.assert_allclose(basis.spacing, (0.5 * degree, 0.5 * degree * np.cos(np.deg2rad(55))))
+    assert "Hann" in basis.window

@@ -69,11 +69,16 @@ def figure(
 
 
 def powers(axis: Axis) -> None:
-    """Label a logarithmic axis by powers of ten in plain text, at most five of them."""
+    """Label a logarithmic axis by at most five powers of ten in plain text, a short one by 1, 2 and 5 times those."""
     low, high = (np.log10(bound) for bound in axis.get_view_interval())
     step = max(1, int(np.ceil((high - low) / 5)))
     exponents = range(int(np.ceil(low)), int(np.floor(high)) + 1, step)
-    axis.set_ticks([10.0**n for n in exponents], [_power(n) for n in exponents])
+    if len(exponents) > 1:
+        axis.set_ticks([10.0**n for n in exponents], [_power(n) for n in exponents])
+    else:
+        fine = [c * 10.0**n for n in range(int(np.floor(low)), int(np.ceil(high)) + 1) for c in (1, 2, 5)]
+        inside = [value for value in fine if low <= np.log10(value) <= high]
+        axis.set_ticks(inside, [f"{value:g}" for value in inside])
     axis.set_minor_locator(NullLocator())
 
 

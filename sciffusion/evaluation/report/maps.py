@@ -74,9 +74,14 @@ def _picture(
     bar = canvas.colorbar(picture, cax=beside)
     bar.outline.set_visible(False)
     bar.set_label(units)
-    vertical, horizontal = (DEGREES.get(_dim(dim).lower(), _dim(dim)) for dim in field.dims)
+    vertical, horizontal = (_label(maps, _dim(dim)) for dim in field.dims)
     axes.set(title=title, xlabel=horizontal, ylabel=vertical)
     return svg(canvas, f"Map: {title}")
+
+
+def _label(maps: xr.Dataset, dim: str) -> str:
+    units = str(maps[dim].attrs.get("units", ""))
+    return DEGREES.get(dim.lower()) or (f"{dim} ({units})" if units else dim)
 
 
 def _dim(name: object) -> str:

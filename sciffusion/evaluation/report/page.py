@@ -11,7 +11,7 @@ from sciffusion.evaluation.report import curves, maps
 from sciffusion.evaluation.report.tables import attributes, facts, scorecard_table
 from sciffusion.evaluation.report.words import CAPTIONS, GLOSSARY
 from sciffusion.evaluation.scorecard import interval_notes
-from sciffusion.evaluation.verdict import Statement, statements
+from sciffusion.evaluation.verdict import WHOLE, Statement, statements
 
 if TYPE_CHECKING:
     from sciffusion.evaluation.evaluation import Evaluation
@@ -137,7 +137,8 @@ def _distribution_figures(one: xr.Dataset) -> list[tuple[str, str]]:
 
 def _spectra_note(scores: xr.Dataset) -> str:
     units, window = scores.attrs["wavenumber_units"], scores.attrs["spectral_window"]
-    return f'<p class="note">Wavenumber in {escape(units)}; window: {escape(window)}.</p>'
+    masked = f" {CAPTIONS['masked']}" if float(scores["coverage"].isel(system=0).min()) < WHOLE else ""
+    return f'<p class="note">Wavenumber in {escape(units)}; window: {escape(window)}.{masked}</p>'
 
 
 def _method(evaluation: "Evaluation") -> str:

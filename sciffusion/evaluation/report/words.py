@@ -16,6 +16,8 @@ CAPTIONS = {
     "Below: 1 where the mean knows the truth, 0 where only the statistics are known.",
     "spectrum": "Members (solid blue) should lie on the truth; the mean (dotted) should fall below it where the "
     "ensemble is uncertain. Grey: within 10 % or two standard errors of the truth.",
+    "masked": "Missing cells are set to the mean; at their edge large scales spill into small ones, for the truth and "
+    "the members alike, so the fine end says less than on a whole domain.",
     "densities": "A curve that ends early has cut its extremes off.",
     "quantiles": "On zero: right. Falling on the right or rising on the left: the extremes are too weak.",
 }
