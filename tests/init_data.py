@@ -1,9 +1,16 @@
 """Small data sets unlike each other, as researchers have them, with structure that the survey must find."""
 
+import argparse
+
 import cftime
 import numpy as np
 import xarray as xr
 import zarr
+
+from sciffusion.cli import init
+from sciffusion.config import load_experiment
+from sciffusion.fields.coarsen import conservative
+from sciffusion.fields.grid import Grid
 
 
 def smooth(rng, shape, periodic, scale=3.0):
@@ -118,3 +125,26 @@ def two_terabytes(path, chunks=(1, 512, 512)):
         array = group.create_array(name, data=values, dimension_names=(name,))
         array.attrs.update(attrs)
     return str(path)
+
+
+def run_init(folder, *arguments):
+    """Run the command on a YAML in ``folder``; returns the experiment and the YAML's text."""
+    parser = argparse.ArgumentParser()
+    init.add_arguments(parser)
+    path = folder / "experiment.yaml"
+    assert init.run(parser.parse_args([*map(str, arguments), "-o", str(path)])) == 0
+    return load_experiment(path), path.read_text()
+
+
+def coarsened(ds, names, dims, geometry, periodic, factor):
+    """C(fine) as a file's dataset."""
+    grid = Grid.from_dataset(ds, dims, geometry, periodic)
+    coarse = grid.coarsened(dict.fromkeys(dims, factor))
+    mapping = conservative(grid, coarse)
+    others = [dim for dim in ds[names[0]].dims if dim not in dims]
+    fields = {
+        name: ((*others, *dims), mapping.masked(ds[name].transpose(*others, *dims).values), ds[name].attrs)
+        for name in names
+    }
+    coords = {**{dim: ds[dim] for dim in others}, **coarse.coords_dataset().coords}
+    return xr.Dataset(fields, coords)

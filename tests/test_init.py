@@ -16,33 +16,8 @@ import yaml
 from sciffusion.cli import init
 from sciffusion.config import load_experiment
 from sciffusion.errors import SciffusionError
-from sciffusion.fields.coarsen import conservative
-from sciffusion.fields.grid import Grid
 from sciffusion.fields.labels import positions
-from tests.init_data import boxes, globe, projected, realizations, two_terabytes
-
-
-def run_init(folder, *arguments):
-    """Run the command on a YAML in ``folder``; returns the experiment and the YAML's text."""
-    parser = argparse.ArgumentParser()
-    init.add_arguments(parser)
-    path = folder / "experiment.yaml"
-    assert init.run(parser.parse_args([*map(str, arguments), "-o", str(path)])) == 0
-    return load_experiment(path), path.read_text()
-
-
-def coarsened(ds, names, dims, geometry, periodic, factor):
-    """C(fine) as a file's dataset."""
-    grid = Grid.from_dataset(ds, dims, geometry, periodic)
-    coarse = grid.coarsened(dict.fromkeys(dims, factor))
-    mapping = conservative(grid, coarse)
-    others = [dim for dim in ds[names[0]].dims if dim not in dims]
-    fields = {
-        name: ((*others, *dims), mapping.masked(ds[name].transpose(*others, *dims).values), ds[name].attrs)
-        for name in names
-    }
-    coords = {**{dim: ds[dim] for dim in others}, **coarse.coords_dataset().coords}
-    return xr.Dataset(fields, coords)
+from tests.init_data import boxes, coarsened, globe, projected, realizations, run_init, two_terabytes
 
 
 def test_a_global_grid_with_precipitation(tmp_path, capsys):
@@ -136,79 +111,6 @@ def test_two_terabytes_are_looked_at_in_seconds(tmp_path, chunks):
     assert experiment.train.augment.roll == []
     assert "random windows of the 2048 x 2560 grid" in text
     assert experiment.train.statistics_cases < 30
-
-
-def test_a_coarse_file_that_is_the_coarsened_target_constrains(tmp_path):
-    ds = globe()[["uas", "vas"]]
-    ds.to_zarr(tmp_path / "fine.zarr")
-    coarse = coarsened(ds, ["uas", "vas"], ["lat", "lon"], "sphere", ["lon"], 4)
-    coarse.rename(lat="latitude", lon="longitude", uas="UAS").to_netcdf(tmp_path / "coarse.nc")
-    experiment, text = run_init(tmp_path, "--target", tmp_path / "fine.zarr", "--coarse", tmp_path / "coarse.nc")
-    condition = experiment.conditions["coarse"]
-    assert condition.source.rename == {"latitude": "lat", "longitude": "lon", "UAS": "uas"}
-    assert condition.variables == ["uas", "vas"]
-    assert experiment.stages[0].constraint == "coarse"
-    assert "verified on 4 cases" in text
-    assert "coarser by 4 along lat, 4 along lon" in text
-
-
-def test_a_biased_coarse_file_does_not_constrain(tmp_path, capsys):
-    ds = globe()[["uas", "vas"]]
-    ds.to_zarr(tmp_path / "fine.zarr")
-    coarse = coarsened(ds, ["uas", "vas"], ["lat", "lon"], "sphere", ["lon"], 3)
-    (coarse * 0.9 + 0.5).to_netcdf(tmp_path / "coarse.nc")
-    experiment, text = run_init(tmp_path, "--target", tmp_path / "fine.zarr", "--coarse", tmp_path / "coarse.nc")
-    assert experiment.stages[0].constraint is None
-    assert experiment.stages[0].baseline == "coarse"
-    assert "coarse is not C(fine)" in text
-    assert "WARNING" not in capsys.readouterr().out
-
-
-def test_an_unpaired_coarse_file_is_warned_of(tmp_path, capsys):
-    globe(seed=0)[["uas"]].to_zarr(tmp_path / "fine.zarr")
-    other = coarsened(globe(seed=9)[["uas"]], ["uas"], ["lat", "lon"], "sphere", ["lon"], 4)
-    other.to_netcdf(tmp_path / "coarse.nc")
-    run_init(tmp_path, "--target", tmp_path / "fine.zarr", "--coarse", tmp_path / "coarse.nc")
-    assert "WARNING    coarse uas hardly follows the target" in capsys.readouterr().out
-
-
-def test_masked_coarse_data_of_a_larger_region_are_compared_where_both_are(tmp_path):
-    ds = projected()[["sst"]]
-    coarse = coarsened(ds, ["sst"], ["y", "x"], "plane", [], 4)
-    ds.isel(y=slice(8, 32), x=slice(8, 40)).to_netcdf(tmp_path / "fine.nc")
-    coarse.to_netcdf(tmp_path / "coarse.nc")
-    experiment, _ = run_init(tmp_path, "--target", tmp_path / "fine.nc", "--coarse", tmp_path / "coarse.nc")
-    assert experiment.stages[0].constraint == "coarse"
-
-
-def test_sparser_coarse_times_are_aligned_to_the_previous(tmp_path):
-    ds = globe(times=24)[["uas"]]
-    ds.to_zarr(tmp_path / "fine.zarr")
-    coarse = coarsened(ds, ["uas"], ["lat", "lon"], "sphere", ["lon"], 4)
-    coarse.isel(time=slice(0, None, 4)).to_netcdf(tmp_path / "coarse.nc")
-    experiment, _ = run_init(tmp_path, "--target", tmp_path / "fine.zarr", "--coarse", tmp_path / "coarse.nc")
-    assert experiment.conditions["coarse"].align == "previous"
-
-
-def test_only_the_period_that_both_have_is_split(tmp_path, capsys):
-    ds = globe(times=40)[["uas"]]
-    ds.to_zarr(tmp_path / "fine.zarr")
-    coarse = coarsened(ds, ["uas"], ["lat", "lon"], "sphere", ["lon"], 4)
-    coarse.isel(time=slice(10, 34)).to_netcdf(tmp_path / "coarse.nc")
-    experiment, _ = run_init(tmp_path, "--target", tmp_path / "fine.zarr", "--coarse", tmp_path / "coarse.nc")
-    assert positions(ds, "time", *experiment.split.train[0])[0] == 10
-    assert positions(ds, "time", *experiment.split.test[0])[-1] == 33
-    assert "has entries for 24 of 40 along time" in capsys.readouterr().out
-
-
-def test_dims_that_only_the_coarse_data_have_become_cases(tmp_path, capsys):
-    ds = globe()[["uas"]]
-    ds.to_zarr(tmp_path / "fine.zarr")
-    coarse = coarsened(ds, ["uas"], ["lat", "lon"], "sphere", ["lon"], 4)
-    xr.concat([coarse, coarse + 0.1], "realization").to_netcdf(tmp_path / "coarse.nc")
-    experiment, _ = run_init(tmp_path, "--target", tmp_path / "fine.zarr", "--coarse", tmp_path / "coarse.nc")
-    assert experiment.split.dim == "time"
-    assert "varies along realization too" in capsys.readouterr().out
 
 
 def test_a_globe_whose_first_column_is_repeated_is_periodic(tmp_path):

@@ -217,6 +217,12 @@ def _conditions(
         made.comments["conditions.coarse"] = f"coarser by {ratio}"
     if static is not None:
         conditions["static"] = {"kind": "static", "source": static.source, "variables": static.variables}
+    made.settings["conditions"] = conditions | _place_and_time(made, fine, plan)
+
+
+def _place_and_time(made: Proposal, fine: Survey, plan: dict[str, Any]) -> dict[str, Any]:
+    """Position and calendar: latitudes on the sphere, places of training windows, clocks of the times."""
+    conditions: dict[str, Any] = {}
     cropped = bool(decisions.crop(fine.shape, fine.layout.dims))
     if fine.geometry == "sphere":
         conditions["position"] = {"kind": "position", "features": ["latitude"]}
@@ -225,10 +231,9 @@ def _conditions(
         made.comments["conditions.position"] = "tells a training window where it lies"
     if plan["clocks"]:
         dim = find_axis(fine.ds, "time", fine.layout.case_dims)
-        conditions["calendar"] = {"kind": "calendar", "features": plan["clocks"]} | (
-            {"dim": dim} if dim != "time" else {}
-        )
-    made.settings["conditions"] = conditions
+        other = {"dim": dim} if dim != "time" else {}
+        conditions["calendar"] = {"kind": "calendar", "features": plan["clocks"]} | other
+    return conditions
 
 
 def _stage(

@@ -13,6 +13,7 @@ import xarray as xr
 
 from sciffusion.errors import SciffusionError
 from sciffusion.fields.checks import suggestion
+from sciffusion.fields.lazy import linear
 from sciffusion.fields.roles import (
     HORIZONTAL,
     auxiliary_coordinates,
@@ -151,7 +152,7 @@ def convert_units(ds: xr.Dataset, like: Template | xr.Dataset, *, name: str = "c
             continue
         slope, offset = conversion(have, wanted, f"{name}: {variable}")
         logger.info("%s: %s converted from %s to %s", name, variable, have, wanted)
-        ds = ds.assign({variable: _linear(ds[variable], slope, offset, wanted)})
+        ds = ds.assign({variable: _linear(ds[variable].variable, slope, offset, wanted)})
     return ds
 
 
@@ -159,19 +160,15 @@ def _both_angles(one: str, two: str) -> bool:
     return one.lower().startswith("deg") and two.lower().startswith("deg") and not {one[-1], two[-1]} & {"C", "K", "F"}
 
 
-def _linear(array: xr.DataArray, slope: float, offset: float, units: str) -> xr.DataArray:
-    """Lazily ``slope * x + offset`` in the array's own floating precision."""
-    kind = array.dtype if np.issubdtype(array.dtype, np.floating) else np.dtype(np.float64)
-    if array.chunks is None and array.variable._in_memory:
-        changed = (array.astype(np.float64) * slope + offset).astype(kind)
+def _linear(variable: xr.Variable, slope: float, offset: float, units: str) -> xr.Variable:
+    """``slope * x + offset`` in the variable's own floating precision, lazily where it is lazy."""
+    if variable.chunks is None and not variable._in_memory:
+        changed = linear(variable, slope, offset)
     else:
-        lazy = array if array.chunks is not None else array.chunk(_one_case(array))
-        changed = (lazy.astype(np.float64) * slope + offset).astype(kind)
-    return changed.assign_attrs({**array.attrs, "units": units})
-
-
-def _one_case(array: xr.DataArray) -> dict[object, int]:
-    return {array.dims[0]: max(1, array.shape[0] // 10_000)} if array.ndim else {}
+        kind = variable.dtype if np.issubdtype(variable.dtype, np.floating) else np.dtype(np.float64)
+        changed = (variable.astype(np.float64) * slope + offset).astype(kind)
+    changed.attrs = {**variable.attrs, "units": units}
+    return changed
 
 
 def _match_labels(ds: xr.Dataset, template: Template, dim: str, name: str) -> xr.Dataset:
@@ -238,7 +235,8 @@ def _match_grid(ds: xr.Dataset, template: Template, name: str) -> xr.Dataset:
     for dim in template.dims:
         if dim not in ds.dims:
             have = ", ".join(map(str, ds.dims))
-            raise SciffusionError(f"{name}: no dim plays the role of {dim!r} (dims: {have})", "map it with rename")
+            mend = "regrid the curvilinear data first" if auxiliary_coordinates(ds) else "map it with rename"
+            raise SciffusionError(f"{name}: no dim plays the role of {dim!r} (dims: {have})", mend)
         if dim not in template.coords or dim not in ds.coords:
             if ds.sizes[dim] != template.sizes[dim]:
                 raise SciffusionError(

@@ -1,6 +1,6 @@
 """How a coarse data set belongs to a fine one: names, time alignment, coarsening factor, and whether it is C(fine)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -8,8 +8,9 @@ import numpy as np
 import xarray as xr
 
 from sciffusion.errors import SciffusionError
-from sciffusion.fields.cases import case_dims, cases_of, encode_label, select
+from sciffusion.fields.cases import Align, case_dims, cases_of, encode_label, select
 from sciffusion.fields.conventions import convert_units
+from sciffusion.fields.grid import Grid
 from sciffusion.fields.labels import is_time
 from sciffusion.fields.roles import find_axis, role_of, roles, spacing_of
 from sciffusion.fields.survey import Survey, sample_indices
@@ -100,67 +101,61 @@ def factors(fine: Survey, coarse: xr.Dataset) -> dict[str, float]:
     return found
 
 
-def consistency(fine: Survey, coarse: xr.Dataset, spacing: dict[str, float], align: str) -> Consistency:
+def consistency(fine: Survey, coarse: xr.Dataset, spacing: dict[str, float], align: Align) -> Consistency:
     """Compare the coarse fields with C(fine), conservative with cell bounds, on a few cases.
 
-    Where the coarse data reach beyond the fine ones, only cells within are compared.
+    Where the coarse data reach beyond the fine ones, only cells within are compared; of a dim that only the coarse data
+    have, its first entry.
     """
-    from sciffusion.fields.coarsen import conservative
-    from sciffusion.fields.grid import Grid
-
-    layout = fine.layout
-    names = [name for name in layout.fields if name in coarse.data_vars]
+    dims, names = fine.layout.dims, [name for name in fine.layout.fields if name in coarse.data_vars]
     if not names:
         return Consistency()
-    core = (*layout.dims, *layout.channel_dims)
-    extra = [dim for dim in coarse.dims if dim not in fine.ds.dims]
-    coarse = coarse.isel(dict.fromkeys(extra, 0))
-    coarse = convert_units(coarse[names], Template.of(fine.ds[names], layout.dims))
-    grid = Grid.from_dataset(fine.ds, layout.dims, fine.geometry, fine.periodic, spacing)
-    coarse = _within(coarse, grid, layout.dims)
-    other = Grid.from_dataset(coarse, layout.dims, fine.geometry, _still_periodic(fine, coarse), like=grid)
-    mapping, window = conservative(grid, other), tuple(slice(0, n) for n in other.shape)
-    window = _affordable(grid.shape, other.shape)
-    mapping, needed = mapping.window(window)
+    fields, core = fine.ds[names], (*dims, *fine.layout.channel_dims)
+    grid = Grid.from_dataset(fields, dims, fine.geometry, fine.periodic, spacing)
+    coarse = coarse[names].isel({dim: 0 for dim in coarse[names].dims if dim not in fields.dims})
+    coarse = _within(convert_units(coarse, Template.of(fields, dims)), grid, dims)
     pairs: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {name: [] for name in names}
-    for index in _common(fine.ds[names], coarse, case_dims(fine.ds[names], core)):
-        part = fine.ds[names].isel(
-            {**{dim: [i] for dim, i in index.items()}, **dict(zip(layout.dims, needed, strict=True))}
-        )
-        case = cases_of(part, core)[0]
+    compare = _coarsening(grid, Grid.from_dataset(coarse, dims, fine.geometry, fine.periodic, like=grid))
+    for index in _common(fields, coarse, case_dims(fields, core)):
+        part = fields.isel({dim: [position] for dim, position in index.items()})
         try:
-            given = select(coarse, case, align)  # type: ignore[arg-type]
-        except SciffusionError:
+            given = select(coarse, cases_of(part, core)[0], align)
+        except SciffusionError:  # a case that the coarse data do not have
             continue
         for name in names:
-            if set(given[name].dims) != set(core) & set(given[name].dims):
-                continue
-            own = mapping.masked(
-                np.asarray(part[name].isel(dict.fromkeys(index, 0)).transpose(..., *layout.dims), float)
-            )
-            theirs = given[name].transpose(..., *layout.dims).isel(dict(zip(layout.dims, window, strict=True)))
+            own, theirs = compare(part[name].isel(dict.fromkeys(index, 0)), given[name])
             if own.shape == theirs.shape:
-                pairs[name].append((own, np.asarray(theirs.values, float)))
+                pairs[name].append((own, theirs))
     return _compare(pairs)
 
 
-def _within(coarse: xr.Dataset, grid: object, dims: Sequence[str]) -> xr.Dataset:
-    """The coarse cells whose centres lie within the fine region."""
+def _coarsening(fine: Grid, coarse: Grid) -> Callable[[xr.DataArray, xr.DataArray], tuple[np.ndarray, np.ndarray]]:
+    """(fine field, coarse field) -> (C(fine), coarse) on a window of the coarse grid that is cheap to read."""
+    from sciffusion.fields.coarsen import conservative  # this imports torch
+
+    window = _affordable(fine.shape, coarse.shape)
+    mapping, needed = conservative(fine, coarse).window(window)
+
+    def compare(one: xr.DataArray, two: xr.DataArray) -> tuple[np.ndarray, np.ndarray]:
+        own = one.transpose(..., *fine.dims).isel(dict(zip(fine.dims, needed, strict=True)))
+        theirs = two.transpose(..., *fine.dims).isel(dict(zip(fine.dims, window, strict=True)))
+        return mapping.masked(np.asarray(own, np.float64)), np.asarray(theirs, np.float64)
+
+    return compare
+
+
+def _within(coarse: xr.Dataset, grid: Grid, dims: Sequence[str]) -> xr.Dataset:
+    """The coarse cells that lie within the fine region, along dims that end there and not at the poles."""
     for axis, dim in enumerate(dims):
-        if dim not in coarse.coords or grid.coords[axis] is None or grid.periodic[axis]:  # type: ignore[attr-defined]
+        ends_here = not grid.periodic[axis] and not (axis == grid.latitude_axis and all(grid.pole_ends))
+        if dim not in coarse.coords or grid.coords[axis] is None or not ends_here:
             continue
-        low, high = np.sort(grid.axis_bounds(axis)[[0, -1]])  # type: ignore[attr-defined]
+        low, high = np.sort(grid.axis_bounds(axis)[[0, -1]])
         half = (spacing_of(coarse, dim) or 0.0) / 2 * 0.98
         values = coarse[dim].values
-        inside = np.flatnonzero((values - half >= low - 1e-9) & (values + half <= high + 1e-9))
-        if grid.latitude_axis == axis and abs(low + 90) < 1e-6 and abs(high - 90) < 1e-6:  # type: ignore[attr-defined]
-            inside = np.arange(values.size)
+        inside = np.flatnonzero((values - half >= low) & (values + half <= high))
         coarse = coarse.isel({dim: slice(int(inside[0]), int(inside[-1]) + 1)}) if inside.size else coarse
     return coarse
-
-
-def _still_periodic(fine: Survey, coarse: xr.Dataset) -> list[str]:
-    return [dim for dim in fine.periodic if dim in coarse.dims]
 
 
 def _affordable(fine: tuple[int, ...], coarse: tuple[int, ...]) -> tuple[slice, ...]:

@@ -111,6 +111,12 @@ def test_a_variable_that_is_not_there_asks_for_a_mapping(like):
         harmonise(new, like)
 
 
+def test_curvilinear_data_are_to_be_regridded_first(like):
+    curved = projected(times=1).rename(sst="t2m")
+    with pytest.raises(SciffusionError, match=r"(?s)'latitude' \(dims: time, y, x\).*regrid the curvilinear data"):
+        harmonise(curved, like)
+
+
 def test_inconvertible_units_are_refused(like):
     with pytest.raises(SciffusionError, match=r"t2m: units 'm s-1' cannot be converted to 'K'.*different quantities"):
         harmonise(data(units="m s-1"), like)
@@ -123,11 +129,13 @@ def test_a_region_that_is_not_covered_is_refused(like):
         harmonise(data(LAT[11:]), like)
 
 
-def test_conversion_stays_lazy(like, tmp_path):
+def test_conversion_stays_lazy_and_is_exact_wherever_it_is_read(like, tmp_path):
     data(units="degC").to_netcdf(tmp_path / "a.nc")
     ds = harmonise(xr.open_dataset(tmp_path / "a.nc", chunks=None), like)
-    assert ds["t2m"].chunks is not None
-    assert float(ds["t2m"][0, 0, 0]) == pytest.approx(float(data()["t2m"][0, 0, 0]) + 273.15)
+    assert not ds["t2m"].variable._in_memory
+    expected = data()["t2m"].values + 273.15
+    np.testing.assert_array_equal(ds["t2m"][1, 3:9, [5, 2]], expected[1, 3:9, [5, 2]].T)
+    np.testing.assert_array_equal(ds["t2m"], expected)
 
 
 def test_levels_are_picked_in_the_models_order_and_units():
