@@ -5,7 +5,8 @@ Fenced ``console`` and ``python`` blocks of a page run in order in one folder, w
 compared. A comment above a block changes that:
 
     <!-- run: not -->                          the block is shown only
-    <!-- run: with --set train.steps=4 -->     its `sciffusion train` is given these arguments as well, to keep it short
+    <!-- run: train --set train.steps=4 | generate --members 2 -->
+                                               these commands are given these arguments as well, to keep them short
 
 and ``<!-- page: slow -->`` anywhere on a page leaves it out of the default suite.
 """
@@ -48,6 +49,12 @@ class Block:
         joined = self.text.replace("\\\n", " ")
         return [line[2:] for line in joined.splitlines() if line.startswith("$ ")]
 
+    def extra(self, line):
+        """What the comment above the block adds to the command ``sciffusion NAME ...``."""
+        added = dict(part.strip().split(" ", 1) for part in self.how.split("|") if " " in part.strip())
+        name = line.split()[1] if line.startswith("sciffusion ") else ""
+        return added.get(name, "")
+
 
 def blocks(page):
     return [Block(m["how"] or "", m["language"], m["text"]) for m in FENCE.finditer(page.read_text())]
@@ -89,8 +96,7 @@ def run_block(block, folder, shell):
     if block.language == "python":
         execute([sys.executable, "-c", block.text], folder, shell)
     for line in block.commands if block.language == "console" else ():
-        extra = block.how.removeprefix("with ") if line.startswith("sciffusion train") else ""
-        execute(["bash", "-ec", f"{line} {extra}"], folder, shell)
+        execute(["bash", "-ec", f"{line} {block.extra(line)}"], folder, shell)
 
 
 @pytest.mark.parametrize("page", [marked(page) for page in RUNNABLE])

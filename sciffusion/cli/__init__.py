@@ -9,15 +9,13 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from pathlib import Path
 
 from sciffusion import __version__
 from sciffusion.errors import SciffusionError
 
 __all__ = ["main"]
 
-_ORDER = ("demo", "init", "train", "generate", "evaluate", "inspect", "doctor")
-COMMANDS = tuple(name for name in _ORDER if (Path(__file__).parent / f"{name}.py").is_file())
+COMMANDS = ("demo", "init", "train", "generate", "evaluate", "inspect", "doctor")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
