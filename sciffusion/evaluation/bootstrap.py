@@ -24,6 +24,7 @@ class Resampling:
 
     counts: np.ndarray | None
     label: str
+    over_cases: bool = False
 
     @classmethod
     def plan(cls, cases: int, used: np.ndarray, length: int, *, resamples: int = 1000, seed: int = 0) -> "Resampling":
@@ -33,7 +34,7 @@ class Resampling:
         if blocks >= LEAST_BLOCKS:
             counts = _time_counts(generator, cases, length, resamples)
             label = f"block bootstrap over {blocks} blocks of {length} consecutive case(s)"
-            return cls(np.broadcast_to(counts[:, :, None], (resamples, cases, len(used))), label)
+            return cls(np.broadcast_to(counts[:, :, None], (resamples, cases, len(used))), label, over_cases=True)
         few = f"{cases} case(s) hold only {blocks} independent block(s) in time, {LEAST_BLOCKS} are needed"
         if regions < LEAST_BLOCKS:
             return cls(None, f"withheld: {few}, and there are only {regions} spatial blocks")
@@ -51,6 +52,14 @@ class Resampling:
             values = metric(resampled)
         values = values[np.isfinite(values)]
         return np.quantile(values, [tail, 1 - tail]) if len(values) else np.full(2, np.nan)
+
+    def effective_blocks(self, value: np.ndarray) -> float:
+        """By how many blocks a sum (case, region) is carried: (sum x)^2 / sum x^2 over what is resampled.
+
+        A rare event that happened in two or three blocks has an interval that means nothing.
+        """
+        blocks = value.sum(axis=1 if self.over_cases else 0)
+        return float(blocks.sum() ** 2 / (blocks**2).sum()) if blocks.any() else 0.0
 
 
 def block_length(series: np.ndarray) -> int:

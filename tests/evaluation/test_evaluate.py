@@ -65,6 +65,18 @@ def test_a_perfect_ensemble_is_calibrated(perfect):
     assert float(scores.crps[0, 0]) == pytest.approx(1 / np.sqrt(np.pi), rel=0.03)
 
 
+def test_the_tail_of_a_clipped_ensemble_is_named_and_a_rare_event_is_not_judged():
+    generator = np.random.default_rng(8)
+    draws = generator.normal(size=(7, 20, 30, 30))
+    truth = xr.Dataset({"a": (("time", "y", "x"), draws[0])})
+    ensemble = xr.Dataset({"a": (("member", "time", "y", "x"), draws[1:])})
+    assert "Tail" not in " ".join(evaluate(ensemble, truth).verdicts["a"])
+    clipped = evaluate(ensemble.clip(max=2.2), truth)
+    assert "Tail too light: values above" in " ".join(clipped.verdicts["a"])
+    rare = truth.where(truth.time != 0, truth * 3)  # all extremes in one case
+    assert np.isnan(evaluate(ensemble, rare).scores.exceedance_ratio_interval[0, 0, [0, 3]]).all()
+
+
 FORGERIES = {
     "spread x 0.8": (lambda m: m.mean("member") + 0.8 * (m - m.mean("member")), "Under-dispersive"),
     "spread x 1.25": (lambda m: m.mean("member") + 1.25 * (m - m.mean("member")), "Over-dispersive"),

@@ -1,5 +1,6 @@
 """The report is one file that says what the scores say; the command writes it."""
 
+import json
 import re
 from html.parser import HTMLParser
 
@@ -104,6 +105,18 @@ def test_words_of_the_data_are_escaped(page):
     assert "heun &lt;18 calls&gt;" in page
     assert "wide &amp; shifted" in page
     assert "<18" not in page
+
+
+def test_origin_of_our_own_ensembles_is_shown(data):
+    ensemble, truth = data
+    identity = json.dumps(
+        {"model": {"sha256": "0123456789abcdef"}, "seed": 3, "sampler": {"solver": "heun", "steps": 18}}
+    )
+    from sciffusion.evaluation.report import render
+
+    page = render(evaluate(ensemble.drop_attrs().assign_attrs(sciffusion_identity=identity), truth))
+    assert "heun, 18 steps" in page
+    assert "<b>0123456789ab</b>" in page
 
 
 def test_a_page_of_training_cases_says_so_first(data):

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = ["attributes", "facts", "scorecard_table"]
 
-IDENTITY = "sciffusion_identity"
+JSON_ATTRIBUTES = ("sciffusion_identity", "sciffusion_settings")
 LONGEST = 600  # characters of an attribute that are shown
 
 
@@ -46,10 +46,7 @@ def facts(evaluation: "Evaluation") -> str:
         "scored on": scores.attrs["sample"],
         "compared with": ", ".join(str(name) for name in scores["baseline"].values) or "no baseline",
     }
-    for words, keys in {"sampler": ("sampler", "solver"), "seconds per member": ("seconds_per_member",)}.items():
-        found = next((value for name, value in known.items() if name.rsplit(".", 1)[-1] in keys), None)
-        if found is not None:
-            entries[words] = found
+    entries.update({words: value for words, value in _origin(known).items() if value})
     items = "".join(f"<div><b>{escape(str(value))}</b><span>{words}</span></div>" for words, value in entries.items())
     return f'<div class="facts">{items}</div>'
 
@@ -72,15 +69,33 @@ def _entry(name: str, value: Any) -> str:
     return f"<tr><th>{escape(str(name))}</th><td>{escape(words)}</td></tr>"
 
 
+def _origin(known: dict[str, Any]) -> dict[str, str]:
+    """What the ensemble's attributes say of the sampler, its cost and the model, as far as they do."""
+    solver, steps = known.get("sampler.solver", known.get("sampler", "")), known.get("sampler.steps", "")
+    cost = next((value for name, value in known.items() if "seconds_per_member" in name), "")
+    model = known.get("model.sha256", known.get("sciffusion_model", known.get("model", "")))
+    return {
+        "sampler": f"{solver}, {steps} steps" if steps else str(solver),
+        "seconds per member": str(cost),
+        "model": str(model)[:12],
+    }
+
+
 def _flat(provenance: dict[str, Any]) -> dict[str, Any]:
-    """The attributes, with the identity of our own stores (JSON) opened one level deep."""
-    entries = {name: value for name, value in provenance.items() if name != IDENTITY}
+    """The attributes, with those of our own ensembles that hold JSON opened one level deep."""
+    entries: dict[str, Any] = {}
+    for name, value in provenance.items():
+        entries.update(_opened(str(value)) if name in JSON_ATTRIBUTES else {name: value})
+    return entries
+
+
+def _opened(text: str) -> dict[str, Any]:
     try:
-        identity = json.loads(str(provenance.get(IDENTITY, "{}")))
+        identity = json.loads(text)
     except json.JSONDecodeError:
-        identity = {}
-    for name, value in identity.items():
-        entries.update(
-            {f"{name}.{key}": entry for key, entry in value.items()} if isinstance(value, dict) else {name: value}
-        )
+        return {}
+    entries: dict[str, Any] = {}
+    for name, value in identity.items() if isinstance(identity, dict) else ():
+        inner = {f"{name}.{key}": entry for key, entry in value.items()} if isinstance(value, dict) else {name: value}
+        entries.update({key: entry for key, entry in inner.items() if entry is not None})
     return entries
