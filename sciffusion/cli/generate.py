@@ -2,7 +2,6 @@
 
 import argparse
 import logging
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -50,12 +49,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Generate, and print where the ensemble is."""
     members = parse_members(args.members)
+    from sciffusion.cli.logs import log_to
     from sciffusion.emulator import load
     from sciffusion.generation import generate
 
-    _log(quiet=args.quiet)
+    log_to()
+    logging.getLogger("sciffusion").setLevel(logging.WARNING if args.quiet else logging.INFO)
     emulator = load(_model(args))
     conditions, cases = _conditions(args)
+    if args.baseline is not None:  # a baseline may need no data: its cases are those of the run's own emulator
+        cases = load(args.model).check(conditions, cases).cases
     path = generate(
         emulator,
         conditions,
@@ -102,14 +105,14 @@ def _model(args: argparse.Namespace) -> Path:
     return folder
 
 
-def _conditions(args: argparse.Namespace) -> tuple[Any, dict[str, Any] | None]:
+def _conditions(args: argparse.Namespace) -> tuple[Any, Any]:
     """Data to condition on, and the cases to take."""
     from sciffusion.generation.heldout import held_out, open_conditions, selection
 
     if args.conditions:
         pairs = [text.partition("=") for text in args.rename]
         conditions: Any = open_conditions(args.conditions, {theirs: ours for theirs, _, ours in pairs})
-        cases = None
+        cases: Any = None
     else:
         conditions, cases = held_out(args.model, all_cases=args.all_cases)
     return conditions, selection(args.select, conditions) if args.select else cases
@@ -125,10 +128,3 @@ def _sampler(emulator: Any, args: argparse.Namespace) -> Any:
         return type(own).model_validate(own.model_dump() | changes)
     except ValueError as error:
         raise SciffusionError(f"sampler: {error}", "see `sciffusion generate --help`") from None
-
-
-def _log(*, quiet: bool) -> None:
-    """Say on standard error what is done, or only what is remarkable."""
-    logger = logging.getLogger("sciffusion")
-    logger.setLevel(logging.WARNING if quiet else logging.INFO)
-    logger.handlers = [logging.StreamHandler(sys.stderr)]

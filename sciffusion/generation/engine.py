@@ -7,6 +7,8 @@ it. The emulator draws in micro-batches of a fixed size, so an item's bytes do n
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,11 @@ import numpy as np
 import torch
 import xarray as xr
 
+from sciffusion import config
+from sciffusion.emulator import DEFAULT_BATCH, Cases, Check, Conditions, Emulator
 from sciffusion.errors import SciffusionError
 from sciffusion.execution.device import resolve_device
-from sciffusion.fields.cases import encode_label
+from sciffusion.fields.cases import Case, encode_label
 from sciffusion.fields.ensemble import EnsembleStore
 from sciffusion.generation.identity import identity
 from sciffusion.generation.processes import Process
@@ -27,19 +31,17 @@ from sciffusion.generation.writer import Writer
 __all__ = ["generate"]
 
 log = logging.getLogger("sciffusion")
-DEFAULT_BATCH = {"cpu": 4, "cuda": 16}
-Conditions = xr.Dataset | Mapping[str, xr.Dataset]
 
 
 def generate(
-    emulator: Any,
+    emulator: Emulator,
     conditions: Conditions,
     store: Path | str,
     members: int | Sequence[int] = 8,
     *,
-    cases: Mapping[str, Any] | None = None,
+    cases: Cases = None,
     seed: int = 0,
-    sampler: Any = None,
+    sampler: config.Sampler | str | None = None,
     resume: bool = True,
     overwrite: bool = False,
     verify: bool = True,
@@ -64,7 +66,8 @@ def generate(
     members
         How many, or their numbers.
     cases
-        Labels or slices per case dim, as in ``Dataset.sel``; None takes all.
+        Labels or slices per case dim, as in ``Dataset.sel``, or `Case` objects, such as those of another emulator's
+        check; None takes all.
     sampler
         Settings or name of a solver; None takes the emulator's own.
     resume
@@ -89,10 +92,11 @@ def generate(
     target, process = Target(store, overwrite=overwrite, resume=resume), Process.here()
     check = emulator.check(conditions, cases)
     _report(check)
+    check, template, dims = _ordered(check, emulator)
     place = _device(device, process)
     size = batch_size or target.stored_identity().get("batch_size") or DEFAULT_BATCH.get(place.type, 4)
     who = identity(emulator, check.conditions, seed=seed, sampler=sampler, batch_size=size, device=place)
-    numbers, dims, template = _numbers(members), check.cases[0].dims, emulator.template(check)
+    numbers = _numbers(members)
     if target.finished(template, numbers, who):
         log.info("%s is complete already", target.path)
         return target.path
@@ -101,8 +105,9 @@ def generate(
     todo = _missing(ensemble, own, verify)
 
     def draw() -> Iterable[xr.Dataset]:
-        settings = {"seed": seed, "sampler": sampler, "batch_size": size, "device": str(place)}
-        return emulator.stream(check, numbers, items=todo, **settings)  # type: ignore[no-any-return]
+        return emulator.stream(
+            check, numbers, seed=seed, sampler=sampler, batch_size=size, device=str(place), items=todo
+        )
 
     if todo:
         number = {case.labels: index for index, case in enumerate(check.cases)}
@@ -113,6 +118,20 @@ def generate(
     else:
         log.info("%s: this process is done, others still have items to make", target.path)
     return target.path
+
+
+def _ordered(check: Check, emulator: Emulator) -> tuple[Check, xr.Dataset, tuple[str, ...]]:
+    """The check with its cases in the store's order, which is C order over the case dims; the template; these dims."""
+    template, dims = emulator.template(check), check.cases[0].dims
+    columns = [{encode_label(value): i for i, value in enumerate(template[dim].values)} for dim in dims]
+
+    def place(case: Case) -> tuple[int, ...]:
+        return tuple(column[label] for column, label in zip(columns, case.labels, strict=True))
+
+    if len(check.cases) != prod(map(len, columns)):
+        what = f"{len(check.cases)} cases do not fill {' x '.join(f'{template.sizes[dim]} {dim}' for dim in dims)}"
+        raise SciffusionError(what, "choose all combinations of labels, or generate one store for each")
+    return replace(check, cases=sorted(check.cases, key=place)), template, dims
 
 
 def _fill(
@@ -182,7 +201,7 @@ def _device(name: str | None, process: Process) -> torch.device:
     return resolve_device(name)
 
 
-def _report(check: Any) -> None:
+def _report(check: Check) -> None:
     """Say what the dry run found."""
     for message in check.messages:
         log.info(message)

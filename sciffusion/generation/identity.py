@@ -8,6 +8,8 @@ import numpy as np
 import torch
 import xarray as xr
 
+from sciffusion import config
+from sciffusion.emulator import Emulator
 from sciffusion.execution.device import describe_device
 from sciffusion.fields.cases import encode_label
 
@@ -17,11 +19,11 @@ _SAMPLES = 8  # values per dimension that a fingerprint looks at
 
 
 def identity(
-    emulator: Any,
+    emulator: Emulator,
     conditions: Mapping[str, xr.Dataset],
     *,
     seed: int,
-    sampler: Any,
+    sampler: config.Sampler | str | None,
     batch_size: int,
     device: torch.device,
 ) -> dict[str, Any]:

@@ -45,15 +45,18 @@ class FakeEmulator:
         return Sampler(solver=sampler) if isinstance(sampler, str) else sampler or Sampler()
 
     def check(self, conditions, cases=None):
+        if isinstance(cases, list):
+            return Check({"coarse": conditions}, cases)
         data = conditions if cases is None else conditions.sel(cases)
         return Check({"coarse": data}, cases_of(data, ("y", "x")))
 
     def template(self, check):
         data = check.conditions["coarse"]
-        dims = [dim for dim in data.coarse.dims if dim not in ("y", "x")]
-        shape = (*(data.sizes[dim] for dim in dims), *GRID)
+        dims = check.cases[0].dims
+        columns = {dim: list({case.indices[dim]: None for case in check.cases}) for dim in dims}
+        shape = (*map(len, columns.values()), *GRID)
         nothing = np.broadcast_to(np.float32(np.nan), shape)
-        coords = {dim: data[dim] for dim in dims}
+        coords = {dim: data[dim].isel({dim: places}) for dim, places in columns.items()}
         variables = {name: ((*dims, "lat", "lon"), nothing, {"units": "m s-1"}) for name in ("u", "v")}
         template = xr.Dataset(variables, coords | {"lat": np.arange(6.0), "lon": np.arange(8.0)}, {"title": "fake"})
         return template.assign_coords(training_case=(dims[0], np.zeros(shape[0], bool))) if dims else template

@@ -71,7 +71,7 @@ def test_a_baseline_is_an_emulator_of_the_run(emulator, tmp_path, capsys):
     assert command(f"{text} cubic") == 2
     assert "it has linear" in capsys.readouterr().err
     assert command(f"{text} linear") == 0
-    assert str(emulator.folders[-1]) == "RUN/baselines/linear"
+    assert [str(folder) for folder in emulator.folders] == ["RUN/baselines/linear", "RUN"]
 
 
 def test_without_conditions_a_run_without_experiment_is_an_error(emulator, capsys):

@@ -257,11 +257,29 @@ def fields_without_time(path):
 
 
 def test_two_case_dims_of_a_source_ensemble(tmp_path):
-    data = xr.concat([conditions(), conditions(scenario=1.0)], xr.Variable("source_member", [10, 20]))
-    ds = open_ensemble(run(tmp_path / "e.zarr", data=data)).load()
+    ds = open_ensemble(run(tmp_path / "e.zarr", data=source_ensemble())).load()
     assert ds.u.dims == ("member", "source_member", "time", "lat", "lon")
     assert ds.source_member.values.tolist() == [10, 20]
     assert not np.array_equal(ds.u.sel(source_member=10), ds.u.sel(source_member=20))
+
+
+def source_ensemble():
+    return xr.concat([conditions(), conditions(scenario=1.0)], xr.Variable("source_member", [10, 20]))
+
+
+def test_cases_may_be_named_one_by_one_in_any_order(tmp_path):
+    cases = FakeEmulator().check(source_ensemble()).cases
+    whole = open_ensemble(run(tmp_path / "whole.zarr", data=source_ensemble())).load()
+    some = open_ensemble(run(tmp_path / "some.zarr", data=source_ensemble(), cases=cases[5:3:-1] + cases[0:2])).load()
+    for part in (some.isel(source_member=i, time=j) for i in range(2) for j in range(2)):
+        same = whole.sel(source_member=part.source_member, time=part.time)
+        np.testing.assert_array_equal(part.u, same.u)
+
+
+def test_cases_that_leave_holes_are_refused(tmp_path):
+    cases = FakeEmulator().check(source_ensemble()).cases
+    with pytest.raises(SciffusionError, match="3 cases do not fill 2 source_member x 2 time"):
+        run(tmp_path / "e.zarr", data=source_ensemble(), cases=[cases[0], cases[1], cases[4]])
 
 
 @pytest.mark.parametrize("members", [0, [], [1, 1], [-1]])

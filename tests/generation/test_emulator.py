@@ -1,0 +1,109 @@
+"""The real emulator and the commands: what is stored is what `sample` draws, for the model and for its baselines."""
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from sciffusion.cli import main
+from sciffusion.config import load_experiment
+from sciffusion.datasets.pairs import open_experiment
+from sciffusion.emulator import Emulator, load
+from sciffusion.fields.ensemble import open_ensemble
+from sciffusion.generation import generate, held_out
+from sciffusion.stages.build import build_baselines, build_denoiser
+from tests.tiny import tiny_data, tiny_experiment, write_experiment
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run folder whose network is untrained."""
+    folder = tmp_path_factory.mktemp("tiny")
+    settings = tiny_experiment(tiny_data(folder / "data.nc"), folder / "run")
+    (folder / "run").mkdir()
+    experiment = load_experiment(write_experiment(folder / "run/experiment.yaml", settings))
+    data = open_experiment(experiment)
+    stage, card = build_denoiser(experiment, data), {"recipe": "edm", "split_dim": "time"}
+    Emulator([stage], card).save(folder / "run/emulator")
+    for name, baseline in build_baselines(experiment, data, stage).items():
+        Emulator([baseline], card | {"recipe": name}).save(folder / "run/baselines" / name)
+    return folder / "run"
+
+
+def command(run, output, text=""):
+    return main(["generate", str(run), "--output", str(output), "--device", "cpu", "--quiet", *text.split()])
+
+
+def fields(path):
+    return open_ensemble(path).load()[["a", "b"]]
+
+
+@pytest.mark.parametrize("suffix", ["zarr", "nc"])
+def test_the_stored_ensemble_is_the_sampled_one(run, tmp_path, suffix):
+    path = tmp_path / f"e.{suffix}"
+    assert command(run, path, "--members 3 --seed 2") == 0
+    conditions, cases = held_out(run)
+    sampled = load(run).sample(conditions, 3, cases=cases, seed=2, device="cpu")
+    xr.testing.assert_equal(open_ensemble(path).load()[["a", "b"]], sampled)
+    assert open_ensemble(path).a.attrs["units"] == "m s-1"
+
+
+def test_members_do_not_depend_on_batches_or_on_which_others_are_made(run, tmp_path):
+    assert command(run, tmp_path / "all.zarr", "--members 4 --batch-size 3") == 0
+    assert command(run, tmp_path / "one.zarr", "--members 2, --batch-size 1") == 2  # not a number
+    assert command(run, tmp_path / "one.zarr", "--members 2-2 --batch-size 1 --select time=2020-01-05") == 0
+    one = fields(tmp_path / "one.zarr")
+    whole = fields(tmp_path / "all.zarr").sel(member=[2], time=one.time)
+    for name in one:
+        np.testing.assert_allclose(one[name], whole[name], rtol=0, atol=1e-5 * float(whole[name].std()))
+
+
+@pytest.mark.parametrize("name", ["interpolation", "linear", "climatology"])
+def test_baselines_are_ordinary_ensembles_of_the_same_cases(run, tmp_path, name):
+    assert command(run, tmp_path / "model.zarr", "--members 2") == 0
+    assert command(run, tmp_path / "baseline.zarr", f"--members 2 --baseline {name}") == 0
+    model, baseline = fields(tmp_path / "model.zarr"), fields(tmp_path / "baseline.zarr")
+    assert baseline.a.dims == model.a.dims
+    assert baseline.time.equals(model.time)
+    assert bool(np.isfinite(baseline.a).all())
+
+
+def test_adding_members_leaves_the_first_bytes_alone(run, tmp_path):
+    path = tmp_path / "e.zarr"
+    assert command(run, path, "--members 3 --batch-size 2") == 0
+    before = {file: file.read_bytes() for file in (path / "a/c").rglob("0") if file.is_file()}
+    assert command(run, path, "--members 5") == 0
+    assert before
+    assert all(file.read_bytes() == data for file, data in before.items())
+    assert fields(path).sizes["member"] == 5
+
+
+def test_a_run_that_is_interrupted_ends_with_the_same_bytes(run, tmp_path, monkeypatch):
+    conditions, cases = held_out(run)
+    stream = Emulator.stream
+
+    def interrupted(self, *args, **kwargs):
+        for count, part in enumerate(stream(self, *args, **kwargs)):
+            if count == 3:
+                raise KeyboardInterrupt
+            yield part
+
+    options = {"cases": cases, "batch_size": 2, "device": "cpu", "progress": False}
+    with monkeypatch.context() as patch:
+        patch.setattr(Emulator, "stream", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            generate(load(run), conditions, tmp_path / "e.zarr", 3, **options)
+    for name in ("e.zarr", "whole.zarr"):
+        generate(load(run), conditions, tmp_path / name, 3, **options)
+    assert chunks(tmp_path / "e.zarr") == chunks(tmp_path / "whole.zarr")
+
+
+def chunks(path):
+    return {str(file.relative_to(path)): file.read_bytes() for file in path.rglob("c/*/**/*") if file.is_file()}
+
+
+def test_inspect_shows_the_model_card(run, capsys):
+    assert main(["inspect", str(run)]) == 0
+    text = capsys.readouterr().out
+    assert "stage denoiser (denoiser)" in text
+    assert "conditioned on coarse, clock" in text
+    assert "recipe: edm" in text
