@@ -17,6 +17,7 @@ __all__ = ["get", "names"]
 _BUILT_IN: dict[str, dict[str, str]] = {
     "networks": {
         "unet": "sciffusion.networks.unet:UNet",
+        "dit": "sciffusion.networks.dit:DiT",
     },
     "conditioners": {
         "coarse": "sciffusion.conditioners.coarse:CoarseField",

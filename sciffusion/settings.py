@@ -3,9 +3,9 @@
 Every field has a description, which is its reference: in the JSON schema, in editors, in the documentation.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
 __all__ = [
     "Augment",
@@ -13,6 +13,8 @@ __all__ = [
     "CoarseField",
     "Condition",
     "DenoiserStage",
+    "DiTSettings",
+    "Network",
     "NoiseSettings",
     "Position",
     "Sampler",
@@ -151,6 +153,34 @@ class UNetSettings(Settings):
     embedding: int = Field(default=128, ge=8, description="width of the noise-level and vector embedding")
 
 
+class DiTSettings(Settings):
+    """A diffusion transformer over patches of cells; cost and size follow width, depth and patch."""
+
+    kind: Literal["dit"] = "dit"
+    width: int = Field(default=384, ge=16, description="features per patch; a multiple of heads times 2")
+    depth: int = Field(default=12, ge=1, description="transformer blocks")
+    heads: int = Field(default=6, ge=1, description="attention heads")
+    patch: int = Field(default=4, ge=1, description="side of the patches of cells")
+    window: int | None = Field(
+        default=None,
+        ge=2,
+        description="side of the attention windows in patches, shifted every other block; null: global",
+    )
+    mlp_ratio: float = Field(default=4.0, gt=0, description="hidden over outer width of the perceptrons")
+    dropout: float = Field(default=0.1, ge=0, lt=1, description="share of perceptron activations dropped in training")
+    embedding: int = Field(default=256, ge=8, description="width of the noise-level and vector embedding")
+
+
+def _network_kind(value: Any) -> str:
+    """The kind of a network's settings; a UNet unless it says otherwise."""
+    return str(value.get("kind", "unet") if isinstance(value, dict) else getattr(value, "kind", "unet"))
+
+
+Network = Annotated[
+    Annotated[UNetSettings, Tag("unet")] | Annotated[DiTSettings, Tag("dit")], Discriminator(_network_kind)
+]
+
+
 class NoiseSettings(Settings):
     """Noise levels, in units of the normalised target's sd; ``fit`` measures sigma_max on the training data."""
 
@@ -180,7 +210,7 @@ class DenoiserStage(Settings):
 
     name: str = Field(default="denoiser", description="name of the stage within the emulator")
     kind: Literal["denoiser"] = "denoiser"
-    network: UNetSettings = Field(default=UNetSettings(), description="the network")
+    network: Network = Field(default=UNetSettings(), description="the network")
     parameterization: Literal["edm", "epsilon", "velocity", "flow"] = Field(
         default="edm", description="what the network predicts"
     )

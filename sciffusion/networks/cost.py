@@ -9,6 +9,7 @@ from torch import nn
 from torch.utils import _pytree
 from torch.utils.flop_counter import FlopCounterMode
 
+from sciffusion.boundary import Boundary
 from sciffusion.context import Context
 
 __all__ = ["flops", "parameters", "reach"]
@@ -44,7 +45,7 @@ def reach(network: Any, axis: int, grid: Sequence[int]) -> int:
     )
     torch.manual_seed(0)
     # Across a pole lies the opposite meridian: mirrors keep the count along the axis to what the kernels reach.
-    boundary = ["reflect" if name == "pole" else name for name in network.boundary]
+    boundary: list[Boundary] = ["reflect" if name == "pole" else name for name in network.boundary]
     probe = UNet(1, 1, rank=network.rank, boundary=boundary, settings=settings).double()
     nn.init.normal_(probe.head.weight)
     x = torch.randn(1, 1, *grid, dtype=torch.float64, requires_grad=True)

@@ -8,6 +8,7 @@ normalisation, biases, ordinary initialisation. Constant factors of activations 
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -73,6 +74,11 @@ class _Weighted(nn.Module):
         if self.baked is not None:
             return self.baked
         return normalise(self.weight) if self.normalised else self.weight
+
+    def _load_from_state_dict(self, *args: Any, **options: Any) -> None:
+        """New weights end the baked one."""
+        self.baked = None
+        super()._load_from_state_dict(*args, **options)
 
     def train(self, mode: bool = True) -> "_Weighted":
         """Training drops the baked weight: it would hide the updates."""

@@ -17,6 +17,7 @@ from sciffusion.boundary import Boundary
 from sciffusion.context import Context
 from sciffusion.errors import SciffusionError
 from sciffusion.networks.blocks import ClassicBlock, Embedding, PreservingBlock, Stack
+from sciffusion.networks.inputs import gather
 from sciffusion.networks.layers import Conv, Fourier, bake, upsample
 from sciffusion.networks.padding import check
 from sciffusion.networks.patches import fold, unfold
@@ -59,7 +60,6 @@ class UNet(nn.Module):
         self.rank, self.settings = rank, settings
         self.boundary = tuple(boundary)
         self.context_channels = context_channels
-        self.out_channels = out_channels
         preserving = settings.style == "magnitude-preserving"
         widths = [settings.channels * factor for factor in settings.multipliers]
         _check(settings, token_features)
@@ -83,7 +83,6 @@ class UNet(nn.Module):
 
         self.fourier = Fourier(settings.embedding // 2)
         self.embedding = Embedding(settings.embedding // 2, vector_features, settings.embedding, preserving)
-        # The constant channel stands for biases, and shows zero padding where the domain ends.
         self.stem = conv((in_channels + context_channels + 1) * cells, widths[0])
         self.encoder = nn.ModuleList(stack(level, norm=True) for level in range(len(widths)))
         self.down = nn.ModuleList(conv(fine, coarse, stride=2) for fine, coarse in pairwise(widths))
@@ -111,7 +110,7 @@ class UNet(nn.Module):
         cond = cond or Context()
         embedding = self.embedding(self.fourier(c_noise), cond.vector)
         size = x.shape[2:]
-        h = self.stem(fold(self._input(x, cond), self.settings.patch, self.boundary), self.boundary)
+        h = self.stem(fold(gather(x, cond, self.context_channels), self.settings.patch, self.boundary), self.boundary)
         skips = []
         for level, blocks in enumerate(self.encoder):
             h = blocks(h, embedding, self.boundary, cond.tokens, cond.token_mask)
@@ -130,16 +129,6 @@ class UNet(nn.Module):
         """Prepare for inference: cache the normalised weights (see ``layers.bake``)."""
         bake(self, dtype)
         return self
-
-    def _input(self, x: Tensor, cond: Context) -> Tensor:
-        given = 0 if cond.channels is None else cond.channels.shape[1]
-        if given != self.context_channels:
-            raise SciffusionError(
-                f"the network was built for {self.context_channels} context channels and got {given}",
-                "sample with the conditions that it was trained with",
-            )
-        parts = [x] if cond.channels is None else [x, cond.channels.to(x.dtype)]
-        return torch.cat([*parts, torch.ones_like(x[:, :1])], dim=1)
 
 
 def _check(settings: UNetSettings, token_features: int) -> None:
