@@ -41,6 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--estimator", default="fair", choices=("fair", "standard", "almost fair"), help="estimator of the CRPS"
     )
+    parser.add_argument("--window", default="hann", choices=("hann", "dct"), help="for spectra of open domains")
     parser.add_argument(
         "--block", type=int, metavar="N", help="consecutive cases that hang together (default: estimated)"
     )
@@ -71,6 +72,7 @@ def run(args: argparse.Namespace) -> int:
         member=args.member,
         variables=args.variables,
         estimator=args.estimator,
+        window=args.window,
         block=args.block,
         state=args.state,
         progress=lambda label: print(f"evaluating {label}", flush=True),

@@ -1,14 +1,18 @@
 """What scores need to know of a grid: cell areas, regions that serve as spatial blocks, the basis of its spectra."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
+from sciffusion.errors import SciffusionError
+from sciffusion.evaluation.cosine import CosineShells
 from sciffusion.evaluation.spectra import EARTH_RADIUS, Basis, Shells, Zonal
 from sciffusion.fields.grid import Grid
 
-__all__ = ["BANDS", "Domain", "length_unit"]
+__all__ = ["BANDS", "Domain", "Window", "length_unit"]
 
+Window = Literal["hann", "dct"]
 BANDS = {"90S-30S": (-90.0, -30.0), "30S-30N": (-30.0, 30.0), "30N-90N": (30.0, 90.0)}
 ZONE = 30.0  # degrees of latitude of a region on the sphere
 SECTOR = 45.0  # degrees of longitude of a region on the sphere
@@ -26,14 +30,14 @@ class Domain:
     basis: Basis
 
     @classmethod
-    def of(cls, grid: Grid) -> "Domain":
-        """Bands of latitude and sectors on a globe, tiles elsewhere."""
+    def of(cls, grid: Grid, window: Window = "hann") -> "Domain":
+        """Bands of latitude and sectors on a globe, tiles elsewhere; ``window`` is for spectra of open domains."""
         sphere = _horizontal(grid)
         if sphere and grid.periodic[sphere[1]]:
             regions, names = _globe_regions(grid, *sphere)
             return cls(grid, grid.cell_area(), regions, names, _zonal(grid, *sphere))
         regions, names = _tiles(grid)
-        return cls(grid, grid.cell_area(), regions, names, _shells(grid, sphere))
+        return cls(grid, grid.cell_area(), regions, names, _shells(grid, sphere, window))
 
 
 def _horizontal(grid: Grid) -> tuple[int, int] | None:
@@ -88,18 +92,21 @@ def _inside(latitude: np.ndarray, low: float, high: float) -> np.ndarray:
     return above & below
 
 
-def _shells(grid: Grid, sphere: tuple[int, int] | None) -> Shells:
+def _shells(grid: Grid, sphere: tuple[int, int] | None, window: Window) -> Shells:
     """Isotropic shells; a region of a sphere is measured in km at its middle latitude."""
+    if window == "dct" and any(grid.periodic):
+        raise SciffusionError("a cosine transform of a domain that wraps around", "leave the window at its default")
+    shells = CosineShells if window == "dct" else Shells
     if sphere is None:
         units = {length_unit(grid, axis) for axis in range(grid.rank)}
         factor, name = units.pop() if len(units) == 1 else (1.0, "")
-        return Shells(grid.shape, tuple(factor * d for d in grid.spacing), tuple(grid.periodic), name)
+        return shells(grid.shape, tuple(factor * d for d in grid.spacing), tuple(grid.periodic), name)
     north, east = sphere
     degree = np.pi * EARTH_RADIUS / 180
     middle = np.cos(np.deg2rad(grid.positions(north).mean()))
     spacing = [0.0, 0.0]
     spacing[north], spacing[east] = grid.spacing[north] * degree, grid.spacing[east] * degree * middle
-    return Shells(grid.shape, tuple(spacing), tuple(grid.periodic), "km")
+    return shells(grid.shape, tuple(spacing), tuple(grid.periodic), "km")
 
 
 def length_unit(grid: Grid, axis: int) -> tuple[float, str]:

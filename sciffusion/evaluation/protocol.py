@@ -10,7 +10,7 @@ import xarray as xr
 from sciffusion.errors import SciffusionError
 from sciffusion.evaluation.consistency import CoarseConsistency
 from sciffusion.evaluation.crps import Estimator
-from sciffusion.evaluation.domain import Domain
+from sciffusion.evaluation.domain import Domain, Window
 from sciffusion.evaluation.evaluation import Evaluation
 from sciffusion.evaluation.gallery import gallery
 from sciffusion.evaluation.layout import Case, Field, Layout
@@ -40,6 +40,7 @@ def evaluate(
     member: str | None = None,
     variables: Sequence[str] | None = None,
     estimator: Estimator = "fair",
+    window: Window = "hann",
     block: int | None = None,
     progress: Callable[[str], None] | None = None,
     state: str | Path | None = None,
@@ -68,6 +69,8 @@ def evaluate(
         What to score; default: every variable of the ensemble that lies on the grid.
     estimator
         fair (default), standard or almost fair CRPS.
+    window
+        hann (default) or dct, for the spectra of domains that do not wrap around.
     block
         Number of consecutive cases that hang together, for intervals; estimated from the data by default.
     progress
@@ -89,7 +92,7 @@ def evaluate(
         raise SciffusionError(f"a baseline is called {OURS!r}", "give it another name")
     systems = {name: Source.of(name, ds, layout, cells).in_units_of(reference) for name, ds in named.items()}
     truth = Source.of("the reference", reference, layout, cells, deterministic=True)
-    panel = Panel(systems, truth, Domain.of(cells), _coarse(coarse, layout, cells, reference), estimator)
+    panel = Panel(systems, truth, Domain.of(cells, window), _coarse(coarse, layout, cells, reference), estimator)
     fields, cases = layout.fields(ensemble, chosen), layout.case_list(ensemble)
     sample = _sampler(ensemble, training, layout)
     panel = _run(panel, state, fields, cases, sample, progress or (lambda label: None))
