@@ -17,6 +17,7 @@ import sciffusion as sf
 from sciffusion.generation import held_out
 
 MODEL = Path(sf.__file__).parent / "pretrained" / "era5_week"
+EXPERIMENT = Path(sf.__file__).parent / "datasets" / "era5_week.yaml"
 
 
 class Calls:
@@ -38,7 +39,7 @@ def main() -> None:
     parser.add_argument("--device")
     args = parser.parse_args()
     emulator = sf.load(MODEL)
-    conditions, cases = held_out(MODEL)
+    conditions, cases = held_out(EXPERIMENT)
     chosen = {"time": cases["time"][: args.times]}
     network = emulator.stage.denoiser.network
     with FlopCounterMode(display=False) as flops:

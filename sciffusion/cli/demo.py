@@ -16,6 +16,7 @@ __all__ = ["EXAMPLE", "HELP", "add_arguments", "run"]
 HELP = "sample and score an ensemble of real fields that the shipped emulator never saw (no network, a few minutes)"
 EXAMPLE = "sciffusion demo --members 8 --times 3"
 MODEL = Path(__file__).parents[1] / "pretrained" / "era5_week"
+EXPERIMENT = Path(__file__).parents[1] / "datasets" / "era5_week.yaml"
 BASELINES = ("interpolation", "linear", "climatology")
 ENSEMBLE = "ensemble.zarr"
 
@@ -35,9 +36,10 @@ def run(args: argparse.Namespace) -> int:
     _check(args, folder)
     import sciffusion as sf
 
-    conditions, cases = _held_out(args.times)
     emulator = sf.load(MODEL)
-    _say(f"coarse fields of {_count(cases)} held-out times in, {args.members} members each out ({emulator!r})")
+    conditions, cases = _held_out(args.times)
+    folder.mkdir(parents=True, exist_ok=True)
+    _say(f"{emulator!r}; held-out times: {_count(cases)}, members each: {args.members}")
     seconds = _generate(emulator, args, conditions, cases, folder / ENSEMBLE)
     drawn = args.members * _count(cases)
     _say(f"{drawn} members in {seconds:.0f} s, {seconds / drawn:.1f} s each")
@@ -45,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     for name in BASELINES:
         _generate(sf.load(MODEL / "baselines" / name), args, conditions, cases, folder / f"{name}.zarr")
     _say("scoring against the truth, and drawing the report")
-    _report(folder, conditions, cases)
+    _report(folder, emulator, cases)
     return 0
 
 
@@ -63,7 +65,7 @@ def _held_out(times: int) -> tuple[Mapping[str, "xr.Dataset"], dict[str, list[An
     """Conditions of the emulator's own experiment, and test times spread evenly over those it held out."""
     from sciffusion.generation import held_out
 
-    conditions, cases = held_out(MODEL)
+    conditions, cases = held_out(EXPERIMENT)
     labels = list((cases or {})["time"])
     number = min(times, len(labels))
     step = (len(labels) - 1) / max(number - 1, 1)
@@ -80,16 +82,19 @@ def _generate(emulator: Any, args: argparse.Namespace, conditions: Any, cases: d
     return time.perf_counter() - started
 
 
-def _report(folder: Path, conditions: Mapping[str, "xr.Dataset"], cases: dict[str, Any]) -> None:
+def _report(folder: Path, emulator: Any, cases: dict[str, Any]) -> None:
     """Scores as NetCDF, the report as HTML, the scorecard on the terminal."""
     import sciffusion as sf
+    from sciffusion.fields.coarsen import regrid
     from sciffusion.fields.ensemble import open_ensemble
 
+    ensemble = open_ensemble(folder / ENSEMBLE)
+    truth = sf.datasets.open_example("era5")[list(ensemble.data_vars)].sel(cases)
     evaluation = sf.evaluate(
-        open_ensemble(folder / ENSEMBLE),
-        sf.datasets.open_example("era5").sel(cases),
+        ensemble,
+        truth,
         baselines={name: open_ensemble(folder / f"{name}.zarr") for name in BASELINES},
-        coarse=conditions["coarse"].sel(cases),
+        coarse=regrid(truth, emulator.stage.conditioners["coarse"].coarse_grid, emulator.stage.codec.grid),
     )
     evaluation.to_netcdf(folder / "scores.nc")
     evaluation.to_html(folder / "report.html")

@@ -20,6 +20,8 @@ __all__ = ["held_out", "open_conditions", "selection"]
 def held_out(run: Path | str, *, all_cases: bool = False) -> tuple[dict[str, xr.Dataset], dict[str, Any] | None]:
     """Conditions of a run's own experiment, and its test cases as labels per case dim (None: all, or no case dims).
 
+    ``run`` is a run folder, a model folder, or the YAML of an experiment.
+
     Raises SciffusionError when neither the run nor its model's card holds an experiment, or its split no test cases.
     """
     from sciffusion.datasets.pairs import open_experiment
@@ -40,6 +42,8 @@ def _experiment(run: Path) -> "Experiment":
     """Settings of a run's experiment: its YAML, else those on the model's card."""
     from sciffusion.config import load_experiment
 
+    if run.is_file():
+        return load_experiment(run)
     if (run / "experiment.yaml").is_file():
         return load_experiment(run / "experiment.yaml")
     for path in (run / "emulator" / "model.json", run / "model.json"):
