@@ -52,7 +52,7 @@ class TrainingCases(Dataset[dict[str, Any]]):
         self.data, self.codec, self.baseline = data, codec, baseline
         # copies: the model's own may move to a GPU, which a forked worker must not touch
         self.conditioners = {name: copy.deepcopy(conditioner).cpu() for name, conditioner in conditioners.items()}
-        self.cases = data.cases[split]
+        self.split, self.cases = split, data.cases[split]
         self.space = DrawSpace.of(len(self.cases), data.grid, crop, augment)
         self.signs = signs_of(codec.channels, target.variables, self.conditioners, data.grid.dims)
         self.cached = cache == "memory" or (
@@ -108,7 +108,8 @@ class TrainingCases(Dataset[dict[str, Any]]):
         if self.baseline is not None:
             coarse: Any = self.conditioners[self.baseline]
             first_guess = coarse.baseline(self.data.conditions[self.baseline], case, place)
-        z, valid = self.codec.encode(select(self.data.target, case), first_guess, place)
+        codec = self.codec.of_training_case(number, len(self.cases)) if self.split == "train" else self.codec
+        z, valid = codec.encode(select(self.data.target, case), first_guess, place)
         return {("z",): z.numpy(), ("valid",): valid.numpy()} | self._inputs(number, place, varies=True)
 
     def _constant(self, window: Window, whole: bool) -> Arrays:

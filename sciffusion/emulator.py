@@ -300,6 +300,7 @@ class Emulator:
             "license": self.card.get("licence", ""),
             "time_coherence": "none: noise is independent between cases, members are not trajectories",
             "sciffusion_model": self.identity()["model"],
+            "sciffusion_grid": json.dumps(self.stage.codec.grid.to_json()),
             "sciffusion_settings": json.dumps(plain, sort_keys=True),
         }
 

@@ -196,13 +196,13 @@ class NoiseSettings(Settings):
 class Sampler(Settings):
     """Solver, network calls and noise grid at sampling time; a None takes the emulator's own value."""
 
-    solver: str = Field(default="dpmpp-2m", description="name of the solver: dpmpp-2m, heun, euler, ...")
-    steps: int = Field(default=18, ge=1, description="noise levels of the sampling grid")
-    rho: float = Field(default=7.0, gt=0, description="exponent of the grid; larger puts more levels at small noise")
+    solver: str = Field(default="adams", description="name of the solver: adams, dpmpp-2m, dpmpp-2m-sde, heun, ...")
+    steps: int = Field(default=20, ge=1, description="noise levels of the sampling grid")
+    rho: float = Field(default=9.0, gt=0, description="exponent of the grid; larger puts more levels at small noise")
     sigma_min: float | None = Field(default=None, gt=0, description="smallest level; null: as trained")
     sigma_max: float | None = Field(default=None, gt=0, description="largest level; null: as trained")
     churn: float = Field(default=0.0, ge=0, description="S_churn of the stochastic Heun solver")
-    s_noise: float = Field(default=1.0, gt=0, description="S_noise: inflation of the noise that churn adds")
+    s_noise: float = Field(default=1.0, gt=0, description="inflation of the noise that a stochastic solver adds")
 
 
 class DenoiserStage(Settings):

@@ -9,7 +9,7 @@ that are always missing, and is float32 unless the data were float64.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Self
 
@@ -23,6 +23,7 @@ from sciffusion.fields.axes import Auxiliary
 from sciffusion.fields.grid import Grid
 from sciffusion.fields.poles import averaged, pole_rows
 from sciffusion.fields.resample import SeparableMap
+from sciffusion.fields.statistics import fold_of
 from sciffusion.fields.transforms import Transform
 from sciffusion.fields.variables import TargetVariable, stack
 
@@ -39,6 +40,7 @@ class FieldCodec:
     valid : Bool (channel, *grid), or None when no cell is always missing
     baseline_mean : float64 (channel,), stands in for T(b) where b is missing; NaN for channels without baseline
     single_valued : Bool (channel, 2), whether the (first, last) row is a pole with one value
+    held_out : float32 (fold, channel, *grid), the mean without each fold of the training cases; None after training
     shrinkage : float64 (channel,); leading_rms : rms of the leading mode of z; cases : number seen
     """
 
@@ -53,6 +55,7 @@ class FieldCodec:
     leading_rms: float
     cases: int
     coords: Mapping[str, Auxiliary] = field(default_factory=dict)
+    held_out: np.ndarray | None = None
 
     @cached_property
     def channels(self) -> list[tuple[str, int]]:
@@ -69,6 +72,20 @@ class FieldCodec:
         """Each variable with its channels."""
         ends = np.cumsum([0, *(variable.channels for variable in self.variables)])
         return [(v, slice(int(a), int(b))) for v, a, b in zip(self.variables, ends[:-1], ends[1:], strict=True)]
+
+    @cached_property
+    def folds(self) -> list["FieldCodec"]:
+        """The codec of each fold of the training cases, whose mean these cases had no part in; empty after training."""
+        means = [] if self.held_out is None else list(self.held_out)
+        return [replace(self, mean=mean, held_out=None) for mean in means]
+
+    def of_training_case(self, index: int, count: int) -> "FieldCodec":
+        """The codec for training case ``index`` of ``count``."""
+        return self.folds[fold_of(index, count, len(self.folds))] if self.folds else self
+
+    def without_folds(self) -> "FieldCodec":
+        """As it is kept after training."""
+        return replace(self, held_out=None)
 
     def stack(self, ds: xr.Dataset, window: Window = None) -> np.ndarray:
         """One case of ``ds`` as float32 (channel, *grid) in physical units, NaN where missing."""
@@ -283,7 +300,7 @@ class FieldCodec:
         return t if self.valid is None else np.where(self._cut(self.valid, window), t, np.nan)
 
 
-_ARRAYS = ("mean", "sd", "valid", "baseline_mean", "single_valued", "shrinkage")
+_ARRAYS = ("mean", "sd", "valid", "baseline_mean", "single_valued", "shrinkage", "held_out")
 
 
 def _coordinate(dim: str, values: Any) -> Any:

@@ -12,12 +12,16 @@ from sciffusion.fields.axes import Auxiliary
 from sciffusion.fields.codec import FieldCodec, Window
 from sciffusion.fields.grid import Grid
 from sciffusion.fields.poles import is_single, pole_rows
-from sciffusion.fields.statistics import Moments, Scaling, Sketch, Totals
+from sciffusion.fields.statistics import FOLDS, FoldMoments, Scaling, Sketch, Totals
 from sciffusion.fields.variables import TargetVariable
 
 __all__ = ["CodecFit", "fit_codec"]
 
-Pair = tuple[np.ndarray, np.ndarray | None] | tuple[np.ndarray, np.ndarray | None, Window]
+Pair = (
+    tuple[np.ndarray, np.ndarray | None]
+    | tuple[np.ndarray, np.ndarray | None, Window]
+    | tuple[np.ndarray, np.ndarray | None, Window, int]
+)
 Shrinkage = float | Literal["fit"]
 _HEAD = 8  # cases from which open parameters of transforms are chosen
 
@@ -37,12 +41,13 @@ def fit_codec(
     Parameters
     ----------
     pairs
-        (x, baseline) per case, or (x, baseline, window): x float32 (channel, *grid or *window) in physical units, NaN
+        (x, baseline) per case, or (x, baseline, window), or (x, baseline, window, fold): x float32 (channel, *grid or *window) in physical units, NaN
         where missing; baseline likewise or None, all NaN in channels without one. An iterator or a callable giving one.
     variables, grid, coords
         What `target_variables`, `Grid.from_dataset` and `channel_coords` say of the target.
     shrinkage
-        Of the mean residual per cell towards the channel's mean: 0 none of it is kept, 1 all; "fit" leave-one-out.
+        Of the mean residual per cell towards the channel's mean: 0 none of it is kept, 1 all; "fit": what predicts each
+        fold best from the others. Folds that are not given take the cases in turn.
     per_cell
         False keeps means per channel only: for domains of which there is no room for two float64 per cell.
     looks
@@ -109,7 +114,7 @@ class CodecFit:
             leading_rms=1.0,
             cases=0,
         )
-        self._moments = Moments.zeros((n, *grid.shape)) if per_cell else None
+        self._moments = FoldMoments((n, *grid.shape)) if per_cell else None
         self._totals, self._baselines = Totals.zeros(n), Totals.zeros(n)
         self._measures = [grid.axis_measure(axis) / grid.axis_measure(axis).mean() for axis in range(grid.rank)]
         self._found, self._looked = np.zeros((n, *grid.shape), bool), np.zeros(grid.shape, bool)
@@ -117,7 +122,9 @@ class CodecFit:
         self._poles_seen: set[int] = set()
         self._sketch = Sketch()
 
-    def update(self, x: np.ndarray, baseline: np.ndarray | None = None, window: Window = None) -> None:
+    def update(
+        self, x: np.ndarray, baseline: np.ndarray | None = None, window: Window = None, fold: int | None = None
+    ) -> None:
         """Take in one case, as `fit_codec` describes it."""
         if self._moments is not None and x.shape[1:] != self.grid.shape:
             raise ValueError(f"means per cell need whole fields {self.grid.shape}, not {x.shape[1:]}: per_cell=False")
@@ -129,7 +136,7 @@ class CodecFit:
             self._baselines.update(b, weights)
             r = r - b
         if self._moments is not None:
-            self._moments.update(r)
+            self._moments.update(r, self.cases % FOLDS if fold is None else fold)
         self._totals.update(r, weights)
         self._sketch.update(r)
         self.cases += 1
@@ -149,6 +156,7 @@ class CodecFit:
             baseline_mean=np.where(self.residual, self._baselines.mean, np.nan),
             single_valued=np.stack([self._single[0], self._single[1]], axis=1),
             shrinkage=scaling.shrinkage,
+            held_out=scaling.held_out,
             leading_rms=self._sketch.leading_rms(scaling.mean, scaling.sd),
             cases=self.cases,
             coords=dict(coords or {}),

@@ -22,6 +22,7 @@ from sciffusion.fields.cases import Case, select
 from sciffusion.fields.codec import FieldCodec
 from sciffusion.fields.fit import fit_codec
 from sciffusion.fields.grid import Grid
+from sciffusion.fields.statistics import fold_of
 from sciffusion.fields.variables import channel_coords, stack, target_variables
 from sciffusion.stages.base import Stage, Window
 from sciffusion.stages.climatology import ClimatologyStage
@@ -32,7 +33,7 @@ from sciffusion.stages.linear import LinearGaussianStage
 
 __all__ = ["build_baselines", "build_denoiser"]
 
-WHOLE = 2**24  # values of a field up to which statistics are kept per cell
+WHOLE = 2**23  # values of a field up to which statistics are kept per cell
 
 
 def build_denoiser(experiment: config.Experiment, data: ExperimentData) -> DenoiserStage:
@@ -82,6 +83,8 @@ def build_baselines(experiment: config.Experiment, data: ExperimentData, stage: 
     rows = _Rows(data, codec, name, coarse[name], cases)
     surface = _land(stage)
     built["linear"] = LinearGaussianStage.fit(codec, coarse, name, coarse[name].coarse_grid, rows, surface)
+    for baseline in built.values():
+        baseline.codec = baseline.codec.without_folds()
     return built
 
 
@@ -99,7 +102,8 @@ class _Rows(Sequence[Any]):
     def __getitem__(self, index: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         case, source = self.cases[index], self.data.conditions[self.name]
         field = _field(self.data, self.codec, case)
-        z, present = self.codec.encode(field, self.coarse.baseline(source, case))
+        codec = self.codec.of_training_case(index, len(self.cases))
+        z, present = codec.encode(field, self.coarse.baseline(source, case))
         return self.coarse.coarse(source, case), z.numpy(), present.numpy()
 
 
@@ -111,11 +115,12 @@ def _codec(
     variables = target_variables(data.target, target.variables, target.dims, target.channel_dims)
     whole = prod(grid.shape) * sum(variable.channels for variable in variables) <= WHOLE
 
-    def pairs() -> Iterator[tuple[np.ndarray, np.ndarray | None, Window | None]]:
+    def pairs() -> Iterator[tuple[np.ndarray, np.ndarray | None, Window | None, int]]:
         windows = repeat(None) if whole else _windows(experiment, grid)
-        for case, window in zip(cases, windows, strict=False):
+        for index, (case, window) in enumerate(zip(cases, windows, strict=False)):
             baseline = None if coarse is None else coarse.baseline(data.conditions[coarse.name], case, window)
-            yield stack(select(data.target, case), variables, grid, window), baseline, window
+            field = stack(select(data.target, case), variables, grid, window)
+            yield field, baseline, window, fold_of(index, len(cases))
 
     def looks() -> Iterator[tuple[np.ndarray, Window]]:
         for case in cases[: 0 if whole else 2]:

@@ -152,4 +152,6 @@ def _network(settings: config.DenoiserStage, codec: FieldCodec, conditioners: Ma
 
 
 def _solver_settings(settings: config.Sampler) -> dict[str, float]:
-    return {"churn": settings.churn, "s_noise": settings.s_noise} if settings.churn else {}
+    """What differs from a solver's own defaults."""
+    chosen = {"churn": settings.churn, "s_noise": settings.s_noise}
+    return {name: value for name, value in chosen.items() if value != config.Sampler.model_fields[name].default}

@@ -116,6 +116,7 @@ class DenoiserModule(pl.LightningModule):
         keep_best = self.settings.keep == "best" and self.best["weights"]
         self.stage.load_state_dict(self.best["weights"] if keep_best else self.ema.average)
         self.network.boundary = self.stage.codec.grid.boundary()
+        self.stage.codec = self.stage.codec.without_folds()
         return self.stage.eval()
 
     # --- state

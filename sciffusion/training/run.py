@@ -73,9 +73,10 @@ def train(
     if stop.received:
         raise KeyboardInterrupt
     if trainer.is_global_zero:
+        built = build_baselines(settings, data, stage)
         emulator = Emulator([module.result()], _card(settings, data, trainer, time.monotonic() - start))
         emulator.save(folder / "emulator")
-        for name, baseline in build_baselines(settings, data, stage).items():
+        for name, baseline in built.items():
             Emulator([baseline], emulator.card | {"recipe": name}).save(folder / "baselines" / name)
         log.info("the emulator is in %s", folder / "emulator")
     trainer.strategy.barrier()

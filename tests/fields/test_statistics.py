@@ -1,9 +1,9 @@
-"""One pass against brute force: moments, leave-one-out shrinkage, the leading mode."""
+"""One pass against brute force: moments, the shrinkage that predicts left-out folds, the leading mode."""
 
 import numpy as np
 import pytest
 
-from sciffusion.fields.statistics import Moments, Sketch, Totals, leading_rms, shell_rms
+from sciffusion.fields.statistics import FoldMoments, Moments, Sketch, Totals, fold_of, leading_rms, shell_rms
 
 RNG = np.random.default_rng(0)
 WEIGHTS = RNG.random((5, 4)) + 0.5
@@ -34,10 +34,19 @@ def test_moments_do_not_lose_digits_to_a_large_mean():
     assert moments_of(r).squares == pytest.approx(np.var(r, axis=0) * len(r), rel=1e-6)
 
 
+def folds_of(r, folds):
+    moments = FoldMoments(r.shape[1:])
+    for index, case in enumerate(r):
+        moments.update(case, fold_of(index, len(r), folds))
+    return moments
+
+
 @pytest.mark.parametrize("gaps", [0.0, 0.3])
-def test_shrinkage_is_the_leave_one_out_optimum(gaps):
+@pytest.mark.parametrize("folds", [7, 3])
+def test_shrinkage_is_what_predicts_the_left_out_folds_best(gaps, folds):
     r = residuals(gaps=gaps)
-    scaling = moments_of(r).scaling(WEIGHTS, "fit")
+    fold = np.array([fold_of(i, len(r), folds) for i in range(len(r))])
+    scaling = folds_of(r, folds).scaling(WEIGHTS, "fit")
     for channel in range(2):
         mass = np.where(np.isnan(r[:, channel]), 0, WEIGHTS)
         g = np.nansum(mass * r[:, channel]) / mass.sum()
@@ -45,12 +54,11 @@ def test_shrinkage_is_the_leave_one_out_optimum(gaps):
         def error(a, channel=channel, g=g):
             total = 0.0
             for i in range(len(r)):
-                rest = np.delete(r[:, channel], i, axis=0)
+                rest = r[fold != fold[i], channel]
                 count = (~np.isnan(rest)).sum(axis=0)
-                mean = np.nansum(rest, axis=0) / np.maximum(count, 1)
-                here = (count > 0) & ~np.isnan(r[i, channel])
-                prediction = g + a * (mean - g)
-                total += (WEIGHTS * (r[i, channel] - prediction) ** 2)[here].sum()
+                d = np.where(count > 0, np.nansum(rest, axis=0) / np.maximum(count, 1) - g, 0)
+                total += np.nansum(WEIGHTS * (r[i, channel] - g - a * d) ** 2)
+                assert np.allclose(scaling.held_out[fold[i], channel], g + scaling.shrinkage[channel] * d)
             return total
 
         best = scaling.shrinkage[channel]
@@ -58,10 +66,11 @@ def test_shrinkage_is_the_leave_one_out_optimum(gaps):
         optimum = -np.polyfit(a, [error(value) for value in a], 2)[1] / (2 * np.polyfit(a, [error(v) for v in a], 2)[0])
         assert 0 < best < 1
         assert best == pytest.approx(optimum, rel=1e-8)
+        assert scaling.sd[channel] == pytest.approx(np.sqrt(error(best) / mass.sum()), rel=1e-10)
 
 
 def test_one_case_has_no_mean_per_cell():
-    scaling = moments_of(residuals(cases=1, gaps=0)).scaling(WEIGHTS, "fit")
+    scaling = folds_of(residuals(cases=1, gaps=0), 3).scaling(WEIGHTS, "fit")
     assert scaling.shrinkage.tolist() == [0.0, 0.0]
     assert np.ptp(scaling.mean[0]) == 0
 
@@ -71,7 +80,7 @@ def test_totals_equal_weighted_moments():
     totals = Totals.zeros(2)
     for case in r:
         totals.update(case, WEIGHTS)
-    scaling, other = totals.scaling(2), moments_of(r).scaling(WEIGHTS, 0.0)
+    scaling, other = totals.scaling(2), folds_of(r, 3).scaling(WEIGHTS, 0.0)
     assert scaling.sd == pytest.approx(other.sd, rel=1e-12)
     assert scaling.mean.ravel() == pytest.approx(other.mean[:, 0, 0], rel=1e-6)
 
