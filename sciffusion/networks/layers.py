@@ -170,14 +170,23 @@ def upsample(x: Tensor, size: Sequence[int], boundary: Sequence[Boundary]) -> Te
 
 
 @torch.no_grad()
-def bake(network: nn.Module, dtype: torch.dtype | None = None) -> nn.Module:
-    """Cache the normalised weights of ``network`` for inference, optionally in a lower precision.
+def bake(network: nn.Module, dtype: torch.dtype | None = None, *, channels_last: bool = False) -> nn.Module:
+    """Cache the normalised weights of ``network`` for inference, optionally in a lower precision or another layout.
+
+    A convolution whose weight is in channels_last makes its answer so, and what follows keeps it.
 
     The parameters stay as they are; ``network.train()`` drops the cache.
     """
     network.eval()
+    layouts = {
+        2: torch.contiguous_format,
+        3: torch.contiguous_format,
+        4: torch.channels_last,
+        5: torch.channels_last_3d,
+    }
     for module in network.modules():
         if isinstance(module, _Weighted):
             module.baked = None
-            module.baked = module.effective().to(dtype=dtype).clone()
+            weight = module.effective().to(dtype=dtype).clone()
+            module.baked = weight.to(memory_format=layouts[weight.ndim]) if channels_last else weight
     return network
