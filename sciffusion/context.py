@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree
 
-__all__ = ["Context"]
+__all__ = ["Context", "window"]
 
 
 @dataclass(frozen=True)
@@ -56,15 +56,26 @@ class Context:
         return self.map(lambda value: value.repeat_interleave(members, dim=0))
 
     def crop(self, slices: Sequence[slice]) -> "Context":
-        """Keep the window ``slices`` (one per grid axis) of what lies on the grid."""
-        window = (slice(None), slice(None), *slices)
+        """Keep the `window` ``slices`` (one per grid axis) of what lies on the grid; it may wrap around."""
         cropped = {name: getattr(self, name) for name in ("channels", "valid")}
-        cropped = {name: None if value is None else value[window] for name, value in cropped.items()}
+        cropped = {name: None if value is None else window(value, slices) for name, value in cropped.items()}
         return Context(vector=self.vector, tokens=self.tokens, token_mask=self.token_mask, **cropped)
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "Context":
         """Move to a device; ``dtype`` applies to floating-point entries only."""
         return self.map(lambda value: value.to(device=device, dtype=dtype if value.is_floating_point() else None))
+
+
+def window(value: Tensor, slices: Sequence[slice]) -> Tensor:
+    """The window ``slices`` (one per grid axis) of ``value`` (batch, channel, *grid).
+
+    A slice that stops beyond the end of its axis goes on at the beginning, for periodic axes. A view where none does.
+    """
+    for axis, part in enumerate(slices, start=2):
+        beyond = 0 if part.stop is None else part.stop - value.shape[axis]
+        inside = value[(slice(None),) * axis + (part,)]
+        value = torch.cat([inside, value.narrow(axis, 0, beyond)], dim=axis) if beyond > 0 else inside
+    return value
 
 
 def _cat(values: Iterable[Tensor | None]) -> Tensor | None:
