@@ -41,8 +41,9 @@ def fit_codec(
     Parameters
     ----------
     pairs
-        (x, baseline) per case, or (x, baseline, window), or (x, baseline, window, fold): x float32 (channel, *grid or *window) in physical units, NaN
-        where missing; baseline likewise or None, all NaN in channels without one. An iterator or a callable giving one.
+        (x, baseline) per case, with or without a window and a fold behind: x float32 (channel, *grid or *window) in
+        physical units, NaN where missing; baseline likewise or None, all NaN in channels without one. An iterator or a
+        callable giving one.
     variables, grid, coords
         What `target_variables`, `Grid.from_dataset` and `channel_coords` say of the target.
     shrinkage

@@ -1,6 +1,7 @@
 """The batches of a training: what `sciffusion.datasets` draws, as loaders that start at the right step."""
 
 from collections.abc import Iterator
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,8 @@ from sciffusion.stages.denoiser import DenoiserStage
 
 __all__ = ["TrainingData"]
 
+WHOLE = 2**20  # cells of a grid up to which validation sees it whole, also when training is by windows
+
 
 class TrainingData(pl.LightningDataModule):
     """Training batches as a function of (seed, step, process), and validation cases one by one."""
@@ -23,10 +26,13 @@ class TrainingData(pl.LightningDataModule):
     def __init__(self, experiment: config.Experiment, data: ExperimentData, stage: DenoiserStage) -> None:
         super().__init__()
         self.settings, self.data, self.stage = experiment.train, data, stage
-        self.training = self._cases(experiment, "train", experiment.train.augment)
-        self.validation = self._cases(experiment, "validation", None) if data.cases["validation"] else None
+        self.training = self._cases(experiment, "train", experiment.train.augment, experiment.train.crop)
+        crop = experiment.train.crop if prod(data.grid.shape) > WHOLE else {}
+        self.validation = self._cases(experiment, "validation", None, crop) if data.cases["validation"] else None
 
-    def _cases(self, experiment: config.Experiment, split: str, augment: config.Augment | None) -> TrainingCases:
+    def _cases(
+        self, experiment: config.Experiment, split: str, augment: config.Augment | None, crop: dict[str, int]
+    ) -> TrainingCases:
         settings = self.settings
         return TrainingCases(
             self.data,
@@ -35,7 +41,7 @@ class TrainingData(pl.LightningDataModule):
             experiment.target,
             split=split,
             baseline=self.stage.settings.baseline,
-            crop=settings.crop,
+            crop=crop,
             augment=augment,
             cache=settings.cache,
             workers=settings.workers,

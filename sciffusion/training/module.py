@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from sciffusion import config
+from sciffusion.datasets.training import TrainingCases
 from sciffusion.diffusion.ema import EMA, gamma_of_halflife
 from sciffusion.diffusion.objectives import almost_fair_crps, denoising_error, denoising_loss
 from sciffusion.diffusion.weights import edm_weight
@@ -51,6 +52,10 @@ class DenoiserModule(pl.LightningModule):
         self.log("train/loss", loss.detach(), prog_bar=True)
         return loss
 
+    def on_before_optimizer_step(self, optimizer: Any) -> None:
+        """Clip the gradient here: Lightning refuses to where the optimiser is fused."""
+        torch.nn.utils.clip_grad_norm_(self.stage.parameters(), self.settings.gradient_clip)
+
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Take the step's weights into the average."""
         self.ema.update()
@@ -71,7 +76,8 @@ class DenoiserModule(pl.LightningModule):
         mean = torch.stack(losses).mean()
         self._validated.append(float(mean))
         self.log("validation/loss", mean, prog_bar=True, batch_size=len(z))
-        if self.settings.validation_members > 1 and not self.settings.crop:
+        whole = z.shape[2:] == self.stage.codec.grid.shape
+        if self.settings.validation_members > 1 and whole:
             self.log("validation/crps", self._crps(batch), batch_size=len(z))
 
     def _crps(self, batch: dict[str, Any]) -> Tensor:
@@ -82,11 +88,14 @@ class DenoiserModule(pl.LightningModule):
         return almost_fair_crps(ensemble, batch["z"], 1.0, batch["area"], batch["valid"]).mean()
 
     def on_fit_start(self) -> None:
-        """Windows that are smaller than the grid end in mirrors, wherever the grid's own boundary is."""
+        """Train mode, on windows."""
         self.train()
-        grid, crop = self.stage.codec.grid, self.settings.crop
-        cut = [crop.get(dim, n) < n for dim, n in zip(grid.dims, grid.shape, strict=True)]
-        names = grid.boundary()
+        self._set_boundary(self.trainer.datamodule.training)  # type: ignore[attr-defined]
+
+    def _set_boundary(self, cases: TrainingCases) -> None:
+        """Windows that are smaller than the grid end in mirrors, wherever the grid's own boundary is."""
+        names, space = self.stage.codec.grid.boundary(), cases.space
+        cut = [size < n for size, n in zip(space.size, space.shape, strict=True)]
         reflected = [c or (name == "pole" and cut[-1]) for name, c in zip(names, cut, strict=True)]
         self.network.boundary = tuple("reflect" if r else n for n, r in zip(names, reflected, strict=True))
 
@@ -98,6 +107,7 @@ class DenoiserModule(pl.LightningModule):
     def on_validation_start(self) -> None:
         """Validate the average."""
         self._averaged.enter_context(self.ema.swap())
+        self._set_boundary(self.trainer.datamodule.validation)  # type: ignore[attr-defined]
         self._validated = []
 
     def on_validation_epoch_end(self) -> None:
@@ -110,6 +120,7 @@ class DenoiserModule(pl.LightningModule):
     def on_validation_end(self) -> None:
         """Go back to the weights in training."""
         self._averaged.close()
+        self._set_boundary(self.trainer.datamodule.training)  # type: ignore[attr-defined]
 
     def result(self) -> DenoiserStage:
         """The stage with the weights to keep: the best average, or the last where nothing was validated."""

@@ -143,7 +143,6 @@ def _trainer(settings: config.TrainSettings, folder: Path, stop: StopOnSignal, p
         precision=settings.precision,
         max_steps=settings.steps,
         max_epochs=-1,
-        gradient_clip_val=settings.gradient_clip,
         val_check_interval=settings.validate_every,
         check_val_every_n_epoch=None,
         num_sanity_val_steps=0,
