@@ -14,6 +14,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import sciffusion as sf
+from sciffusion.diffusion import Preconditioned
 from sciffusion.generation import held_out
 
 MODEL = Path(sf.__file__).parent / "pretrained" / "era5_week"
@@ -41,7 +42,7 @@ def main() -> None:
     emulator = sf.load(MODEL)
     conditions, cases = held_out(EXPERIMENT)
     chosen = {"time": cases["time"][: args.times]}
-    network = emulator.stage.denoiser.network
+    network = next(part.network for part in emulator.stage.modules() if isinstance(part, Preconditioned))
     with FlopCounterMode(display=False) as flops:
         emulator.sample(conditions, [0], cases={"time": chosen["time"][:1]}, batch_size=1, device=args.device)
     counted = Calls(network)

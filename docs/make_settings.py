@@ -30,9 +30,12 @@ SECTIONS: dict[str, list[type[BaseModel]]] = {
         settings.Calendar,
         settings.Position,
     ],
-    "Stages": [settings.DenoiserStage, settings.UNetSettings, settings.NoiseSettings, settings.Sampler],
     "Training": [settings.TrainSettings, settings.Augment],
+    "Stages": [settings.DenoiserStage, settings.NoiseSettings, settings.Sampler],
 }
+NAMED = {settings.Settings, *(model for models in SECTIONS.values() for model in models)}
+OTHERS = [getattr(settings, name) for name in settings.__all__]
+SECTIONS["Networks"] = [model for model in OTHERS if isinstance(model, type) and model not in NAMED]
 
 
 def page() -> str:
