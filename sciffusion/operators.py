@@ -7,13 +7,25 @@ An operator ``C`` maps (..., *in_shape) to (..., *out_shape); leading axes (batc
 """
 
 from collections.abc import Callable, Sequence
+from itertools import product
 from math import prod
 from typing import Any
 
 import torch
 from torch import Tensor
 
-__all__ = ["BlockMean", "LinearOperator", "Mask", "Points", "Projection", "Separable", "project"]
+__all__ = [
+    "BlockMean",
+    "LinearOperator",
+    "Mask",
+    "Mean",
+    "Points",
+    "Projection",
+    "Separable",
+    "Stations",
+    "project",
+    "stack",
+]
 
 Map = Callable[[Tensor], Tensor]
 DENSE_LIMIT = 1024  # constraints up to which C W^-1 C^T is factorised rather than solved by conjugate gradients
@@ -96,6 +108,50 @@ class Points(LinearOperator):
         return flat.index_add(-1, self._flat.on(y)[0], y).reshape(*y.shape[:-1], *self.in_shape)
 
 
+class Stations(LinearOperator):
+    """Values anywhere on the grid, multilinear between cell centres.
+
+    Parameters
+    ----------
+    positions : (point, axis) in units of cells, cell i having its centre at i; up to half a cell beyond the outermost
+        centres, where the nearest value holds.
+    periodic : whether each axis wraps around; positions are then any numbers. None: none does.
+    """
+
+    def __init__(self, positions: Tensor, in_shape: Sequence[int], periodic: Sequence[bool] | None = None) -> None:
+        positions = torch.as_tensor(positions).detach().cpu().to(torch.float64)
+        wraps = torch.tensor(list(periodic) if periodic is not None else [False] * len(in_shape))
+        size = torch.tensor(tuple(in_shape))
+        if positions.ndim != 2 or not bool((wraps | ((positions >= -0.5) & (positions <= size - 0.5))).all()):
+            raise ValueError(f"positions must be (point, {len(in_shape)}) within the cells of {tuple(in_shape)}")
+        positions = torch.where(wraps, positions.remainder(size), positions.clamp(size * 0, size - 1))
+        corners, weights = _corners(positions, size)
+        self._points, self._weights = Points(corners.reshape(-1, len(in_shape)), in_shape), _Cache([weights])
+        super().__init__(self._interpolate, self._spread, in_shape, [len(positions)])
+
+    def _interpolate(self, x: Tensor) -> Tensor:
+        weights = self._weights.like(x)[0]
+        values = self._points.matvec(x)
+        return (values.reshape(*values.shape[:-1], *weights.shape) * weights).sum(-1)
+
+    def _spread(self, y: Tensor) -> Tensor:
+        return self._points.rmatvec((y[..., None] * self._weights.like(y)[0]).flatten(-2))
+
+
+class Mean(LinearOperator):
+    """Mean over the whole grid with ``weights`` (*grid), such as cell areas: an integral over its domain. No axes."""
+
+    def __init__(self, weights: Tensor) -> None:
+        self._weights = _Cache([weights.double() / weights.double().sum()])
+        super().__init__(self._mean, self._spread, weights.shape, ())
+
+    def _mean(self, x: Tensor) -> Tensor:
+        return (x * self._weights.like(x)[0]).sum(tuple(range(-len(self.in_shape), 0)))
+
+    def _spread(self, y: Tensor) -> Tensor:
+        return y.reshape(*y.shape, *[1] * len(self.in_shape)) * self._weights.like(y)[0]
+
+
 class Mask(LinearOperator):
     """Zero outside ``valid``, a Bool tensor of the grid's shape; its own adjoint."""
 
@@ -105,6 +161,21 @@ class Mask(LinearOperator):
 
     def _mask(self, x: Tensor) -> Tensor:
         return torch.where(self._valid.on(x)[0], x, 0)
+
+
+def stack(operators: Sequence[LinearOperator]) -> LinearOperator:
+    """Several operators on one grid as one: their outputs flattened and put in a row, (..., sum of sizes)."""
+    sizes = [prod(operator.out_shape) for operator in operators]
+
+    def matvec(x: Tensor) -> Tensor:
+        lead = x.shape[: x.ndim - len(operators[0].in_shape)]
+        return torch.cat([operator(x).reshape(*lead, -1) for operator in operators], dim=-1)
+
+    def rmatvec(y: Tensor) -> Tensor:
+        parts = zip(operators, torch.split(y, sizes, dim=-1), strict=True)
+        return sum((c.rmatvec(part.reshape(*y.shape[:-1], *c.out_shape)) for c, part in parts), y.new_zeros(()))
+
+    return LinearOperator(matvec, rmatvec, operators[0].in_shape, [sum(sizes)])
 
 
 def apply_along_axes(matrices: Sequence[Tensor], x: Tensor) -> Tensor:
@@ -254,8 +325,9 @@ def conjugate_gradients(
 ) -> Tensor:
     """Solve ``matrix(z) = rhs`` for every system of the batch; ``axes`` are those of one system.
 
-    Stops when every residual is below ``tolerance`` times its right-hand side (Hestenes and Stiefel 1952), or after
-    ``limit`` steps. ``matrix`` is symmetric and positive semi-definite, ``rhs`` in its range.
+    A system stops when its residual is below ``tolerance`` times its right-hand side (Hestenes and Stiefel 1952) or
+    its direction has no positive curvature, and does not change while others go on; all stop after ``limit`` steps.
+    ``matrix`` is symmetric and positive semi-definite, ``rhs`` in its range.
     """
     with torch.no_grad():
         solution, residual, direction = torch.zeros_like(rhs), rhs, rhs
@@ -265,12 +337,23 @@ def conjugate_gradients(
             if bool((square <= target).all()):
                 break
             image = matrix(direction)
+            curvature = (direction * image).sum(axes, keepdim=True)
+            target = torch.where(curvature > 0, target, torch.inf)
             running = square > target
-            step = torch.where(running, square / (direction * image).sum(axes, keepdim=True), 0)
+            step = torch.where(running, square / curvature, 0)
             solution, residual = solution + step * direction, residual - step * image
             previous, square = square, (residual**2).sum(axes, keepdim=True)
             direction = residual + torch.where(running, square / previous, 0) * direction
         return solution
+
+
+def _corners(positions: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
+    """The 2^rank cells around each position, (point, corner, axis), and their weights (point, corner)."""
+    low = positions.floor()
+    share = (positions - low)[:, None]
+    upper = torch.tensor(list(product((0, 1), repeat=len(size))))
+    weights = torch.where(upper == 1, share, 1 - share).prod(-1)
+    return (low[:, None].long() + upper) % size, weights
 
 
 class _Cache:

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from sciffusion.context import Context
 from sciffusion.diffusion.parameterization import EDM, Parameterization
+from sciffusion.errors import SciffusionError
 
-__all__ = ["Denoiser", "Masked", "Preconditioned", "Wrapper", "expand"]
+__all__ = ["Denoiser", "Masked", "Preconditioned", "Wrapper", "expand", "require_capturable"]
 
 Network = Callable[[Tensor, Tensor, Context | None], Tensor]
 
@@ -48,6 +49,15 @@ class Wrapper(Denoiser):
         super().__init__()
         self.denoiser = denoiser
         self.noise, self.dof, self.gradients = denoiser.noise, denoiser.dof, denoiser.gradients
+
+
+def require_capturable(denoiser: Denoiser, what: str = "graph capture") -> None:
+    """Raise SciffusionError when ``denoiser`` needs autograd: a captured or compiled loop cannot hold its backward."""
+    if denoiser.gradients:
+        raise SciffusionError(
+            f"{type(denoiser).__name__} needs gradients inside every call, which {what} cannot hold",
+            "sample eagerly, or use guidance without gradients (replacement, Projected, ClassifierFree)",
+        )
 
 
 class Preconditioned(Denoiser):
