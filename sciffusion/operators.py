@@ -139,17 +139,17 @@ class Stations(LinearOperator):
 
 
 class Mean(LinearOperator):
-    """Mean over the whole grid with ``weights`` (*grid), such as cell areas: an integral over its domain. No axes."""
+    """Mean over the whole grid with ``weights`` (*grid), such as cell areas: an integral over the domain, (..., 1)."""
 
     def __init__(self, weights: Tensor) -> None:
         self._weights = _Cache([weights.double() / weights.double().sum()])
-        super().__init__(self._mean, self._spread, weights.shape, ())
+        super().__init__(self._mean, self._spread, weights.shape, [1])
 
     def _mean(self, x: Tensor) -> Tensor:
-        return (x * self._weights.like(x)[0]).sum(tuple(range(-len(self.in_shape), 0)))
+        return (x * self._weights.like(x)[0]).flatten(-len(self.in_shape)).sum(-1, keepdim=True)
 
     def _spread(self, y: Tensor) -> Tensor:
-        return y.reshape(*y.shape, *[1] * len(self.in_shape)) * self._weights.like(y)[0]
+        return y.reshape(*y.shape, *[1] * (len(self.in_shape) - 1)) * self._weights.like(y)[0]
 
 
 class Mask(LinearOperator):

@@ -4,7 +4,18 @@ import numpy as np
 import pytest
 import torch
 
-from sciffusion.operators import BlockMean, LinearOperator, Mask, Points, Separable, conjugate_gradients, project
+from sciffusion.operators import (
+    BlockMean,
+    LinearOperator,
+    Mask,
+    Mean,
+    Points,
+    Separable,
+    Stations,
+    conjugate_gradients,
+    project,
+    stack,
+)
 
 SHAPE = (12, 10)
 
@@ -31,6 +42,9 @@ OPERATORS = {
     "block mean": BlockMean(SHAPE, (4, 3)),
     "points": Points(torch.tensor([[0, 0], [3, 4], [3, 4], [11, 9]]), SHAPE),
     "mask": Mask(randn(*SHAPE) > 0),
+    "stations": Stations([[0.3, 9.7], [11.4, 2.5], [-0.5, -3.2]], SHAPE, [False, True]),
+    "mean": Mean(randn(*SHAPE).exp()),
+    "stack": stack([Points([[1, 2]], SHAPE), BlockMean(SHAPE, (4, 5)), Mask(randn(*SHAPE) > 0)]),
     "composition": Points(torch.tensor([[1, 2], [0, 0]]), (5, 3)) @ means(),
     "scaled": 2.5 * means(),
     "scaled per row": randn(5, 3) * means(),
@@ -55,6 +69,31 @@ def test_block_means_average_blocks_and_an_incomplete_last_one():
 def test_points_pick_values():
     x = randn(2, *SHAPE)
     torch.testing.assert_close(OPERATORS["points"](x), x[:, [0, 3, 3, 11], [0, 4, 4, 9]])
+
+
+def test_stations_are_linear_between_cell_centres_wrap_and_hold_at_edges():
+    row, column = torch.meshgrid(torch.arange(12.0).double(), torch.arange(10.0).double(), indexing="ij")
+    plane = 2 * row - 3 * column
+    inside = torch.tensor([[0.0, 0.0], [3.25, 4.5], [10.999, 8.1], [11.0, 9.0]], dtype=torch.float64)
+    torch.testing.assert_close(Stations(inside, SHAPE)(plane), inside @ torch.tensor([2.0, -3.0], dtype=torch.float64))
+    torch.testing.assert_close(Stations([[11.5, -0.5]], SHAPE)(plane), plane[-1:, 0])
+    around = Stations([[5.0, 9.25], [5.0, -0.75], [5.0, 19.25]], SHAPE, [False, True])(plane)
+    torch.testing.assert_close(around, (0.75 * plane[5, 9] + 0.25 * plane[5, 0]).expand(3))
+
+
+@pytest.mark.parametrize("positions", [[[0.0, 9.6]], [[-0.6, 0.0]], [[float("nan"), 0.0]], [1.0, 2.0]])
+def test_stations_outside_the_grid_are_refused(positions):
+    with pytest.raises(ValueError, match="positions"):
+        Stations(torch.tensor(positions), SHAPE)
+
+
+def test_a_direction_without_curvature_ends_its_system_and_no_other():
+    """The second system is indefinite: it stops where it is, and the first is solved as if it were alone."""
+    scale = torch.tensor([[1.0, 4.0, 2.0], [1.0, -9.0, 2.0]], dtype=torch.float64)
+    rhs = torch.ones(2, 3, dtype=torch.float64)
+    solution = conjugate_gradients(lambda z: scale * z, rhs, (1,))
+    torch.testing.assert_close(solution[0], rhs[0] / scale[0])
+    torch.testing.assert_close(solution[1], torch.zeros(3, dtype=torch.float64))
 
 
 @pytest.mark.parametrize("indices", [[[0, 10]], [[-1, 0]], [0, 1]])

@@ -38,7 +38,7 @@ class MMPS(Observed):
         noise: float | Tensor,
         channels: Sequence[int] | None = None,
         *,
-        iterations: int = 16,
+        iterations: int = 8,
         tolerance: float = 1e-6,
     ) -> None:
         super().__init__(denoiser, operator, y, noise, channels)
