@@ -83,7 +83,8 @@ def integrate(
 ) -> Tensor:
     """The bare loop of equations (1) and (2) of solvers/table.py, with ``sigma`` from `levels`.
 
-    Nothing in it depends on values, so it can be compiled or captured as a CUDA graph (without ``progress``).
+    Nothing in it depends on values, so it can be compiled or captured as a CUDA graph (without ``progress``), except
+    with guidance that needs gradients: whoever compiles or captures calls denoiser.require_capturable first.
     """
     answers: deque[Tensor] = deque(maxlen=plan.depth)
     y: Tensor | None = None

@@ -87,7 +87,9 @@ def _symbols(
         frequencies = torch.fft.rfftfreq if axis == len(shape) - 1 else torch.fft.fftfreq
         symbol = _symbol(2 * math.pi * frequencies(size, dtype=torch.float64), derivative) / step
         symbols.append(symbol.reshape(-1, *[1] * (len(shape) - axis - 1)))
-    return torch.stack([symbol.expand(modes) for symbol in symbols]).to(device, dtype.to_complex())
+    return torch.stack([symbol.expand(modes) for symbol in symbols]).to(
+        device, torch.complex128 if dtype == torch.float64 else torch.complex64
+    )
 
 
 def _symbol(phase: Tensor, derivative: Derivative) -> Tensor:

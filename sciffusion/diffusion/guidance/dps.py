@@ -21,7 +21,7 @@ __all__ = ["DPS"]
 
 
 class DPS(Observed):
-    """Parameters as `Observed`, and the strength ``zeta`` in 1 / (units of x0): about 10 for 20 steps, more for more steps."""
+    """Parameters as `Observed`, and the strength ``zeta`` in 1 / (units of x0): about 10 for 20 steps, 30 for 100."""
 
     def __init__(
         self,

@@ -58,7 +58,7 @@ class Observed(Wrapper):
                 "give all observations to one guidance: operators.stack and the values in a row",
             )
         variance = _variance(operator, y, noise)
-        present = y.isfinite() & seen_rows(operator).to(y.device)
+        present = y.isfinite() & seen_rows(operator, y)
         self.gradients, self.operator = True, operator
         self.register_buffer("precision", torch.where(present, variance.rsqrt(), 0), persistent=False)
         self.register_buffer("y", torch.where(present, y, 0) * self.precision, persistent=False)
@@ -100,9 +100,9 @@ class Observed(Wrapper):
         return part if self.channels is None else torch.zeros_like(like).index_copy(1, self.channels, part)
 
 
-def seen_rows(operator: LinearOperator) -> Tensor:
+def seen_rows(operator: LinearOperator, like: Tensor) -> Tensor:
     """Bool (*out_shape): the rows of A that are not empty, since A A^T z is 0 at empty ones only, for a random z."""
-    z = torch.randn(operator.out_shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    z = torch.randn(operator.out_shape, generator=torch.Generator().manual_seed(0)).to(like)
     return operator.matvec(operator.rmatvec(z)) != 0
 
 
@@ -120,7 +120,7 @@ def _variance(operator: LinearOperator, y: Tensor, noise: float | Tensor) -> Ten
 
 
 def _refuse_capture(denoiser: Denoiser) -> None:
-    if torch.is_inference_mode_enabled():
-        raise SciffusionError("guidance by observations under inference_mode", "use no_grad, as sample does")
     if torch.compiler.is_compiling() or (torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()):
         require_capturable(denoiser)
+    if torch.is_inference_mode_enabled():
+        raise SciffusionError("guidance by observations under inference_mode", "use no_grad, as sample does")

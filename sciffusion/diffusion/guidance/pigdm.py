@@ -1,4 +1,4 @@
-"""Pseudoinverse-guided diffusion (Song et al. 2023, ICLR, "PiGDM", eq. 7 and 8).
+"""Pseudoinverse-guided diffusion (Song et al. 2023, ICLR, "PiGDM").
 
 x0 given x is taken as N(D, r^2 I) with r^2 = sigma^2 s^2 / (s^2 + sigma^2), right for white fields of sd s only:
 

@@ -34,5 +34,5 @@ class Replacement(Projected):
         noise: float | Tensor = 0.0,
         channels: Sequence[int] | None = None,
     ) -> None:
-        known = torch.where(seen_rows(operator).to(y.device), y, torch.nan)
+        known = torch.where(seen_rows(operator, y), y, torch.nan)
         super().__init__(denoiser, project(operator), known, channels)

@@ -1,4 +1,4 @@
-"""Tweedie moment projected diffusions (Boys et al. 2023, arXiv:2310.06721, section 4.2).
+"""Tweedie moment projected diffusions (Boys et al. 2023, arXiv:2310.06721).
 
 The covariance V = sigma^2 J of x0 given x, as in `MMPS`, with A V A^T replaced by the diagonal of its row sums:
 
