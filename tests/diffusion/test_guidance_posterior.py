@@ -9,6 +9,7 @@ import torch
 from sciffusion.diffusion import karras, sample, solver_gain
 from sciffusion.diffusion.guidance import DPS, MMPS, TMPD, PiGDM, Replacement, by_name
 from sciffusion.diffusion.problems import GaussianField, GaussianMixture, power_law
+from sciffusion.diffusion.problems.gaussian import matrix
 from sciffusion.operators import BlockMean, Mask, Points, Stations, stack
 
 DOUBLE = torch.float64
@@ -131,6 +132,28 @@ def test_mmps_is_the_denoiser_of_the_posterior_at_every_level(sigma):
     torch.testing.assert_close(problem.guided(MMPS)(x, s), exact, rtol=0, atol=1e-5)
     for method in (TMPD, PiGDM, DPS, Replacement) if sigma > 0.1 else ():
         assert float((problem.guided(method)(x, s) - exact).abs().max()) > 1e-3
+
+
+def test_each_method_is_equation_6_of_the_theory_written_out():
+    """On a mixture, whose Jacobian depends on x, with dense matrices and errors of unequal variance."""
+    problem = small()
+    law = GaussianMixture([GaussianField(power_law(3.0), (10,), mean=m) for m in (1.0, -0.5)])
+    prior, sigma = law.denoiser(), torch.full((1,), 0.7, dtype=DOUBLE)
+    x = problem.start(1, 0.7)
+    answer = prior(x, sigma).flatten()
+    j = torch.autograd.functional.jacobian(lambda u: prior(u, sigma), x).reshape(10, 10)
+    a, r = matrix(problem.operator, x), torch.diag(problem.variance)
+    misfit, seen = problem.y.flatten() - a @ answer, 0.49 * a @ j.T @ a.T
+    weights = r.inverse() / r.inverse().trace() * 5
+    duals = {
+        "mmps": torch.linalg.solve(r + seen, misfit),
+        "tmpd": misfit / (r.diagonal() + seen.sum(1)),
+        "pigdm": torch.linalg.solve(r + 0.49 / 1.49 * a @ a.T, misfit),
+        "dps": 10.0 * weights @ misfit / (misfit @ weights @ misfit).sqrt(),
+    }
+    for name, v in duals.items():
+        guided = by_name(name)(prior, problem.operator, problem.y, problem.variance)(x, sigma)
+        torch.testing.assert_close(guided.flatten(), answer + 0.49 * j.T @ a.T @ v, rtol=1e-5, atol=1e-5)
 
 
 def test_few_iterations_of_mmps_are_enough_where_neighbours_are_many():

@@ -50,8 +50,8 @@ def divergence_free(
     axes, shape = _grid(z, spacing)
     units = tuple(step / min(spacing) for step in spacing)  # (1) does not depend on the unit of length
     symbols = _symbols(shape, units, derivative, z.device, z.dtype)
-    factors = torch.ones(len(spacing)) if scale is None else torch.as_tensor(scale)
-    factors = factors.to(z).reshape(-1, *[1] * len(spacing))
+    factors = z.new_ones(len(spacing)) if scale is None else torch.as_tensor(scale).to(z)
+    factors = factors.reshape(-1, *[1] * len(spacing))
     physical = factors * z if offset is None else factors * z + offset.to(z)
     found = (symbols * torch.fft.rfftn(physical, dim=axes)).sum(axes[0] - 1, keepdim=True)
     gradient = factors * symbols
@@ -114,6 +114,7 @@ class DivergenceFree(Wrapper):
     derivative : as in `divergence`: that of the scheme in which the data have no divergence.
     """
 
+    scale: Tensor | None
     offset: Tensor | None
     channels: Tensor
 
@@ -131,7 +132,8 @@ class DivergenceFree(Wrapper):
             raise SciffusionError(
                 f"{len(channels)} velocity components on {len(spacing)} axes", "give one component per axis"
             )
-        self.spacing, self.scale, self.derivative = tuple(spacing), scale, derivative
+        self.spacing, self.derivative = tuple(spacing), derivative
+        self.register_buffer("scale", None if scale is None else torch.as_tensor(scale), persistent=False)
         self.register_buffer("channels", torch.as_tensor(list(channels)), persistent=False)
         self.register_buffer("offset", offset, persistent=False)
 
