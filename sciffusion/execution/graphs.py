@@ -102,7 +102,9 @@ def _version(leaf: Any) -> int:
 
 def _capturable(tensors: list[Tensor]) -> bool:
     differentiated = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
-    return bool(tensors) and all(tensor.is_cuda for tensor in tensors) and not differentiated
+    if not tensors or differentiated or not all(tensor.is_cuda for tensor in tensors):
+        return False
+    return not torch.cuda.is_current_stream_capturing()  # part of a larger graph, such as a whole loop
 
 
 def _signature(leaf: Any) -> Hashable:

@@ -1,0 +1,47 @@
+"""The speed script at toy size: rows are complete, consistent, kept, and not measured twice."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parents[2]
+
+
+def script(out, *arguments):
+    command = [sys.executable, "benchmarks/speed.py", "--toy", "--device", "cpu", "--out", str(out), *arguments]
+    environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_rows_are_measured_once_and_resumed(tmp_path):
+    out = tmp_path / "speed.json"
+    assert len(script(out, "--rows", "call/").splitlines()) == 4
+    (machine,) = json.loads(out.read_text())
+    assert torch.__version__ in machine
+    first = json.loads(out.read_text())[machine]
+    assert len(script(out, "--train").splitlines()) == 3  # sample and training rows; the others are there
+    table = json.loads(out.read_text())[machine]
+    assert {name: row for name, row in table["rows"].items() if name in first["rows"]} == first["rows"]
+    assert [name for name, row in table["rows"].items() if "error" in row] == []
+    for name, row in table["rows"].items():
+        assert row["fields_per_s"] == pytest.approx(row["batch"] / row["seconds"], rel=1e-3), name
+    call, sample = (
+        table["rows"][f"{task}/unet-toy/16/b2/{mode}"] for task, mode in (("call", "bf16"), ("sample", "loop"))
+    )
+    assert call["ceiling_share"] < 1.5
+    assert 8 * call["seconds"] < sample["seconds"] < 60 * call["seconds"]  # 18 calls
+    assert table["rows"]["call/unet-toy/16/bmax/eager"]["batch"] == 4
+
+
+def test_the_list_names_the_peers_and_all_sizes():
+    environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "benchmarks/speed.py", "--list", "--train"]
+    names = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True).stdout
+    for part in ("physicsnemo-songunet/256/b16", "diffusers-unet2d", "unet-10", "dit-100", "/512/bmax/", "train/"):
+        assert part in names
