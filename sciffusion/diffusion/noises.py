@@ -7,14 +7,22 @@ solvers that add Gaussian noise on the way refuse it.
 """
 
 import math
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from sciffusion.diffusion.denoiser import Denoiser, expand
+from sciffusion.diffusion.denoiser import expand
 from sciffusion.errors import SciffusionError
 
 __all__ = ["draw", "heavy_tails", "require_gaussian"]
+
+
+class Law(Protocol):
+    """What names a law: a Denoiser or a FlowMap."""
+
+    noise: str
+    dof: float
 
 
 def heavy_tails(z: Tensor, dof: float, generator: torch.Generator | None = None) -> Tensor:
@@ -27,14 +35,14 @@ def heavy_tails(z: Tensor, dof: float, generator: torch.Generator | None = None)
     return z / expand(k.sqrt().to(z), z)
 
 
-def draw(denoiser: Denoiser, like: Tensor, generator: torch.Generator | None = None) -> Tensor:
+def draw(denoiser: Law, like: Tensor, generator: torch.Generator | None = None) -> Tensor:
     """Noise of the denoiser's law in the shape and dtype of ``like``, drawn on the generator's device."""
     device = generator.device if generator is not None else like.device
     z = torch.randn(like.shape, generator=generator, device=device, dtype=like.dtype)
     return heavy_tails(z, denoiser.dof, generator).to(like.device)
 
 
-def require_gaussian(denoiser: Denoiser, what: str) -> None:
+def require_gaussian(denoiser: Law, what: str) -> None:
     """Raise SciffusionError when ``what`` needs Gaussian noise and the denoiser's is another."""
     if denoiser.noise != "gaussian":
         raise SciffusionError(

@@ -19,11 +19,12 @@ from torch import Tensor
 
 from sciffusion.context import Context
 from sciffusion.diffusion.denoiser import Denoiser, expand
+from sciffusion.diffusion.flowmap import FlowMap
 from sciffusion.diffusion.problems import scores
 from sciffusion.errors import SciffusionError
 from sciffusion.operators import LinearOperator
 
-__all__ = ["DenseGaussian", "GaussianDenoiser", "GaussianField", "GaussianLaw", "power_law"]
+__all__ = ["DenseGaussian", "GaussianDenoiser", "GaussianField", "GaussianFlowMap", "GaussianLaw", "power_law"]
 
 Array = NDArray[np.float64]
 DENSE_LIMIT = 8192  # cells up to which covariances are written out: half a gigabyte
@@ -65,6 +66,10 @@ class GaussianLaw:
     def denoiser(self) -> "GaussianDenoiser":
         """Equation (1); the condition is ignored and channels are independent fields."""
         return GaussianDenoiser(self)
+
+    def flow_map(self) -> "GaussianFlowMap":
+        """The exact solution of the probability-flow ODE as a FlowMap: `flow` with levels per sample."""
+        return GaussianFlowMap(self)
 
     def flow(self, x: Tensor, start: float, end: float) -> Tensor:
         """Exact solution of the probability-flow ODE from level ``start`` to ``end``."""
@@ -203,4 +208,23 @@ class GaussianDenoiser(Denoiser):
         """E[x0 | x] of x (batch, channel, *grid)."""
         modes, mean = self.law.modes.to(x), self.law.mean.to(x)
         gain = modes / (modes + expand(sigma, modes[None, None]) ** 2)
+        return mean + self.law.filter(gain, x - mean)
+
+
+class GaussianFlowMap(FlowMap):
+    """f = m + sqrt((S + s^2) / (S + sigma^2)) (x - m), by its average denoiser, in a form that keeps all digits.
+
+    With r the root and u = s / sigma, (r - u) / (1 - u) = S (1 + u) / ((S + sigma^2) (r + u)) for every mode.
+    """
+
+    def __init__(self, law: GaussianLaw) -> None:
+        super().__init__()
+        self.law = law
+
+    def average(self, x: Tensor, sigma: Tensor, sigma_to: Tensor, cond: Context | None = None) -> Tensor:
+        """A(x, sigma, sigma_to) of x (batch, channel, *grid)."""
+        modes, mean = self.law.modes.to(x), self.law.mean.to(x)
+        start, end = (expand(level, modes[None, None]) for level in (sigma, sigma_to))
+        root = ((modes + end**2) / (modes + start**2)).sqrt()
+        gain = modes * (1 + end / start) / ((modes + start**2) * (root + end / start))
         return mean + self.law.filter(gain, x - mean)

@@ -1,0 +1,199 @@
+"""Few-step models: the solution of the probability-flow ODE between any two levels, learnt as one function.
+
+    f(x, sigma, s) = u x + (1 - u) A(x, sigma, s),      u = s / sigma,                           (1)
+
+moves x from level sigma to s <= sigma (Kim et al. 2023, CTM, arXiv:2310.02279, eq. 9). A, the average denoiser, is
+what subclasses give: on the diagonal it is the denoiser, A(x, sigma, sigma) = D(x, sigma); at s = 0 it is f itself, the
+consistency function of Song et al. 2023 (arXiv:2303.01469). MeanFlow's average velocity is (x - A) / sigma in this
+frame. A map of the ODE has the semigroup property f(f(x, sigma, m), m, s) = f(x, sigma, s); a constant A = D(x, sigma)
+is one Euler (DDIM) step, so every denoiser is a flow map already, a good one over short steps.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from sciffusion.context import Context
+from sciffusion.diffusion.denoiser import Denoiser, expand
+from sciffusion.diffusion.noises import require_gaussian
+from sciffusion.diffusion.parameterization import EDM, Parameterization
+from sciffusion.diffusion.sampling import Noise, Progress
+from sciffusion.diffusion.solvers.table import Array
+from sciffusion.errors import SciffusionError
+
+__all__ = ["DenoiserMap", "Diagonal", "FlowMap", "HeunMap", "MaskedMap", "NetworkMap", "sample_map"]
+
+TARGET_FEATURES = 2
+
+
+class FlowMap(nn.Module):
+    """Base of all flow maps, equation (1). ``noise`` and ``dof`` name the law of z, as in a Denoiser.
+
+    ``forward(x, sigma, sigma_to, cond)``: x (batch, channel, *grid), levels (batch,) with sigma > 0 and
+    0 <= sigma_to <= sigma; returns the field at sigma_to in the shape and dtype of x.
+    """
+
+    noise: str = "gaussian"
+    dof: float = math.inf
+    __call__: Callable[..., Tensor]
+
+    def average(self, x: Tensor, sigma: Tensor, sigma_to: Tensor, cond: Context | None = None) -> Tensor:
+        """A(x, sigma, sigma_to)."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor, sigma: Tensor, sigma_to: Tensor, cond: Context | None = None) -> Tensor:
+        """The field at level sigma_to."""
+        average = self.average(x, sigma, sigma_to, cond)
+        return torch.lerp(average, x, expand(sigma_to / sigma, x))
+
+
+class NetworkMap(FlowMap):
+    """A by a network, preconditioned as a denoiser is; sigma_to reaches it as features of the context's vector.
+
+    Parameters
+    ----------
+    network : ``network(x_in, c_noise, cond)`` whose ``cond.vector`` has `TARGET_FEATURES` more features, at the end:
+        s / sigma, and log(s) / 4 levelled off below ``sigma_min``; both have derivatives at s = 0.
+    parameterization, sigma_data, dof : as in Preconditioned.
+    """
+
+    features = TARGET_FEATURES
+
+    def __init__(
+        self,
+        network: nn.Module,
+        parameterization: Parameterization | None = None,
+        sigma_data: float = 1.0,
+        dof: float = math.inf,
+        sigma_min: float = 0.002,
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.parameterization = parameterization if parameterization is not None else EDM()
+        self.sigma_data, self.sigma_min, self.dof = sigma_data, sigma_min, dof
+        self.noise = "gaussian" if math.isinf(dof) else "student-t"
+
+    def average(self, x: Tensor, sigma: Tensor, sigma_to: Tensor, cond: Context | None = None) -> Tensor:
+        """A in the dtype of x."""
+        c_skip, c_out, c_in, c_noise = self.parameterization(sigma, self.sigma_data, self.dof)
+        answer: Tensor = self.network(expand(c_in, x) * x, c_noise, self._labelled(cond, sigma, sigma_to))
+        return expand(c_skip, x) * x + expand(c_out, x) * answer.to(x.dtype)
+
+    def _labelled(self, cond: Context | None, sigma: Tensor, sigma_to: Tensor) -> Context:
+        label = torch.stack([sigma_to / sigma, torch.log(sigma_to**2 + self.sigma_min**2) / 8], dim=1)
+        cond = cond or Context()
+        return replace(cond, vector=label if cond.vector is None else torch.cat([cond.vector.to(label), label], dim=1))
+
+
+class DenoiserMap(FlowMap):
+    """One Euler (DDIM) step of ``denoiser``: the teacher's step in progressive distillation.
+
+    Trained as a consistency model (s = 0 only) its denoiser becomes the consistency function: easy consistency tuning
+    starts here, with the weights of a denoiser and no change to its network.
+    """
+
+    def __init__(self, denoiser: Denoiser) -> None:
+        super().__init__()
+        self.denoiser = denoiser
+        self.noise, self.dof = denoiser.noise, denoiser.dof
+
+    def average(self, x: Tensor, sigma: Tensor, sigma_to: Tensor, cond: Context | None = None) -> Tensor:
+        """D(x, sigma), wherever the step goes."""
+        return self.denoiser(x, sigma, cond)
+
+
+class HeunMap(DenoiserMap):
+    """One Heun step of ``denoiser`` (Karras et al. 2022, algorithm 1): two calls; Euler to sigma_to = 0."""
+
+    def average(self, x: Tensor, sigma: Tensor, sigma_to: Tensor, cond: Context | None = None) -> Tensor:
+        """D + (D' - D) / 2u with D' at the end of the Euler step: the trapezoidal rule in the form of (1)."""
+        first = self.denoiser(x, sigma, cond)
+        share, last = sigma_to / sigma, sigma_to == 0
+        euler = first + expand(share, x) * (x - first)
+        second = self.denoiser(euler, torch.where(last, sigma, sigma_to), cond)
+        gain = torch.where(last, 0, 0.5 / torch.where(last, 1, share))
+        return first + expand(gain, x) * (second - first)
+
+
+class MaskedMap(FlowMap):
+    """Cells that do not exist (``cond.valid`` False) hold 0 on the way in and out, as in Masked."""
+
+    def __init__(self, flow_map: FlowMap) -> None:
+        super().__init__()
+        self.flow_map = flow_map
+        self.noise, self.dof = flow_map.noise, flow_map.dof
+
+    def forward(self, x: Tensor, sigma: Tensor, sigma_to: Tensor, cond: Context | None = None) -> Tensor:
+        """The field at level sigma_to at valid cells, 0 elsewhere."""
+        return super().forward(_kept(x, cond), sigma, sigma_to, cond)
+
+    def average(self, x: Tensor, sigma: Tensor, sigma_to: Tensor, cond: Context | None = None) -> Tensor:
+        """A at valid cells, 0 elsewhere."""
+        return _kept(self.flow_map.average(_kept(x, cond), sigma, sigma_to, cond), cond)
+
+
+def _kept(x: Tensor, cond: Context | None) -> Tensor:
+    if cond is None or cond.valid is None:
+        return x
+    return torch.where(cond.valid, x, torch.zeros((), dtype=x.dtype, device=x.device))
+
+
+class Diagonal(Denoiser):
+    """The denoiser inside a flow map, A(x, sigma, sigma): for every solver, guidance or likelihood."""
+
+    def __init__(self, flow_map: FlowMap) -> None:
+        super().__init__()
+        self.flow_map = flow_map
+        self.noise, self.dof = flow_map.noise, flow_map.dof
+
+    def forward(self, x: Tensor, sigma: Tensor, cond: Context | None = None) -> Tensor:
+        """E[x0 | x]."""
+        return self.flow_map.average(x, sigma, sigma, cond)
+
+
+def sample_map(
+    flow_map: FlowMap,
+    x: Tensor,
+    sigmas: Sequence[float] | Array,
+    cond: Context | None = None,
+    noise: Noise | None = None,
+    *,
+    gamma: float = 0.0,
+    progress: Progress | None = None,
+) -> Tensor:
+    """Walk from ``x`` (batch, channel, *grid) at level ``sigmas[0]`` to ``sigmas[-1]``: len(sigmas) - 1 calls.
+
+    Parameters
+    ----------
+    sigmas : falling levels, usually with a final 0; two of them make a one-step sampler.
+    noise : ``noise(i)`` is the standard normal added after call i, in the shape of x; needed for ``gamma`` > 0.
+    gamma : share of each level's sd that is drawn afresh (Kim et al. 2023, algorithm 3). 0 follows the ODE; 1 asks the
+        map for sigma_to = 0 only: the multistep sampling of consistency models (Song et al. 2023, algorithm 1).
+    progress : called with (calls done, calls in all) after every call.
+    """
+    _check(flow_map, np.asarray(sigmas, dtype=np.float64), gamma, noise)
+    levels = torch.as_tensor(np.asarray(sigmas), dtype=x.dtype).to(x.device)[:, None].expand(-1, len(x))
+    kept = math.sqrt(1 - gamma**2)
+    with torch.no_grad():
+        for i, end in enumerate(sigmas[1:]):
+            x = flow_map(x, levels[i], kept * levels[i + 1], cond).to(x.dtype)
+            if gamma and end and noise is not None:
+                x = x.add(noise(i).to(x), alpha=gamma * float(end))
+            if progress is not None:
+                progress(i + 1, len(sigmas) - 1)
+    return x
+
+
+def _check(flow_map: FlowMap, sigmas: Array, gamma: float, noise: Noise | None) -> None:
+    if len(sigmas) < 2 or not (np.diff(sigmas) < 0).all() or sigmas[-1] < 0 or not 0 <= gamma <= 1:
+        raise SciffusionError(
+            f"no few-step sampler has levels {sigmas.tolist()}, gamma {gamma}", "give falling levels, gamma in [0, 1]"
+        )
+    if gamma:
+        require_gaussian(flow_map, "a sampler with gamma > 0")
+        if noise is None:
+            raise SciffusionError("this sampler adds noise and was given none", "pass noise=, or gamma=0")
