@@ -1,0 +1,129 @@
+"""Continuous-time objectives: along a trajectory of the ODE the map's answer does not change,
+
+    d f(x, sigma, s) / d log sigma = 0   where   dx / d log sigma = x - e,                       (1)
+
+with e the teacher's D(x, sigma), or x0 itself, whose mean given x that is. The derivative is one forward-mode product.
+In terms of the average denoiser A every such objective has the residual
+
+    w (A - [A - k df / d log sigma]),   [] held fixed,                                           (2)
+
+and differs in w, k and s alone. sCM, on TrigFlow's path, has s = 0, k = 1, w = sqrt(1 + 1 / sigma^2). MeanFlow, on the
+straight path t = sigma / (1 + sigma), has w = 1 / t, k = (1 + sigma) / (1 + s), and is flow matching where s = sigma.
+docs/theory.md derives both.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from sciffusion.context import Context
+from sciffusion.diffusion.denoiser import Denoiser, expand
+from sciffusion.diffusion.distillation.base import Draw, Objective, same_dropout
+from sciffusion.diffusion.flowmap import FlowMap
+from sciffusion.diffusion.sigmas import Levels
+
+__all__ = ["ContinuousConsistency", "MeanFlow", "trajectory_derivative"]
+
+
+def trajectory_derivative(
+    flow_map: FlowMap, x: Tensor, sigma: Tensor, sigma_to: Tensor, end: Tensor, cond: Context | None = None
+) -> Tensor:
+    """The left-hand side of (1), in the shape of x, detached. Attention takes its plain, differentiable form."""
+
+    def answer(x: Tensor, sigma: Tensor) -> Tensor:
+        return flow_map(x, sigma, sigma_to, cond)
+
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
+        derivative: Tensor = torch.func.jvp(answer, (x, sigma), (x - end, sigma))[1]
+    return derivative.detach()
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Tangent(Objective):
+    """A level distribution, and a teacher or none."""
+
+    noise: Levels
+    teacher: Denoiser | None = None
+
+    def end(self, draw: Draw, x: Tensor) -> Tensor:
+        """Where the tangent at x points: D(x, sigma) of the teacher, else x0."""
+        if self.teacher is None:
+            return draw.x0
+        with torch.no_grad():
+            return self.teacher(x, draw.levels[0], draw.cond)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ContinuousConsistency(_Tangent):
+    """Simplified continuous-time consistency (Lu & Song 2024, sCM, arXiv:2410.11081, algorithm 1 and eq. 8).
+
+    Parameters
+    ----------
+    noise : distribution of sigma; the paper's is log-normal with p_mean -1, p_std 1.4.
+    teacher : distils it (sCD); None trains on the data (sCT).
+    warmup : share of the training over which the network's own derivative is brought in.
+    offset : c of the normalised tangent g / (rms of g + c); None leaves the tangent as it is.
+    """
+
+    warmup: float = 0.1
+    offset: float | None = 0.1
+    sigma_data: float = 1.0
+
+    def levels(self, batch: int, generator: torch.Generator | None = None, progress: float = 1.0) -> Tensor:
+        """A level per sample, (1, batch)."""
+        return self.noise.sample(batch, generator)[None]
+
+    def residual(self, student: FlowMap, draw: Draw) -> Tensor:
+        """(F - F fixed) + g in the units of the network's answer F, g = cos(t) df / dt with tan(t) = sigma."""
+        (sigma,) = draw.levels
+        x, zero = draw.at(sigma), torch.zeros_like(sigma)
+        spread = (sigma**2 + self.sigma_data**2).sqrt()
+        sine, cosine = expand(sigma / spread, x), expand(self.sigma_data / spread, x)
+        end = self.end(draw, x)
+        with same_dropout(x):
+            whole = trajectory_derivative(student, x, sigma, zero, end, draw.cond)
+        answer = student.average(x, sigma, zero, draw.cond)
+        first = cosine**2 * (answer.detach() - end)
+        share = min(draw.progress / self.warmup, 1.0) if self.warmup else 1.0
+        g = torch.lerp(first, whole, share) / (sine * self.sigma_data)
+        if self.offset is not None:
+            g = g / (expand(g.flatten(1).square().mean(1).sqrt(), g) + self.offset)
+        return (answer - answer.detach()) / (sine * self.sigma_data) + g
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class MeanFlow(_Tangent):
+    """Geng et al. 2025, arXiv:2505.13447, algorithm 1: the average velocity of the straight path.
+
+    Parameters
+    ----------
+    noise : distribution of both levels; the paper's, a logit-normal t (-0.4, 1), is log-normal in sigma.
+    teacher : distils it; None trains on the data, as the paper does.
+    diagonal : share of samples with s = sigma, which are trained as a denoiser.
+    final : share of the others with s = 0, where samplers end and which no continuous distribution of s contains.
+    """
+
+    power: float = 1.0
+    diagonal: float = 0.75
+    final: float = 0.25
+
+    def levels(self, batch: int, generator: torch.Generator | None = None, progress: float = 1.0) -> Tensor:
+        """Where from and where to, (2, batch)."""
+        one, other = self.noise.sample(batch, generator), self.noise.sample(batch, generator)
+        sigma, lower = torch.maximum(one, other), torch.minimum(one, other)
+        u = torch.rand(batch, generator=generator, device=sigma.device)
+        lower = torch.where(u < self.diagonal + self.final * (1 - self.diagonal), 0, lower)
+        return torch.stack([sigma, torch.where(u < self.diagonal, sigma, lower)])
+
+    def residual(self, student: FlowMap, draw: Draw) -> Tensor:
+        """Error of the average velocity, up to its sign."""
+        sigma, sigma_to = draw.levels
+        x = draw.at(sigma)
+        end = self.end(draw, x)
+        with same_dropout(x):
+            change = trajectory_derivative(student, x, sigma, sigma_to, end, draw.cond)
+        answer = student.average(x, sigma, sigma_to, draw.cond)
+        step = expand((1 + sigma) / (1 + sigma_to), x)
+        return expand((1 + sigma) / sigma, x) * (answer - answer.detach() + step * change)
