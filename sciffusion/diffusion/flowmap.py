@@ -20,14 +20,11 @@ from torch import Tensor, nn
 from sciffusion.context import Context
 from sciffusion.diffusion.denoiser import Denoiser, expand
 from sciffusion.diffusion.noises import require_gaussian
-from sciffusion.diffusion.parameterization import EDM, Parameterization
 from sciffusion.diffusion.sampling import Noise, Progress
 from sciffusion.diffusion.solvers.table import Array
 from sciffusion.errors import SciffusionError
 
-__all__ = ["DenoiserMap", "Diagonal", "FlowMap", "HeunMap", "MaskedMap", "NetworkMap", "sample_map"]
-
-TARGET_FEATURES = 2
+__all__ = ["DenoiserMap", "Diagonal", "FlowMap", "HeunMap", "NetworkMap", "sample_map"]
 
 
 class FlowMap(nn.Module):
@@ -49,44 +46,6 @@ class FlowMap(nn.Module):
         """The field at level sigma_to."""
         average = self.average(x, sigma, sigma_to, cond)
         return torch.lerp(average, x, expand(sigma_to / sigma, x))
-
-
-class NetworkMap(FlowMap):
-    """A by a network, preconditioned as a denoiser is; sigma_to reaches it as features of the context's vector.
-
-    Parameters
-    ----------
-    network : ``network(x_in, c_noise, cond)`` whose ``cond.vector`` has `TARGET_FEATURES` more features, at the end:
-        s / sigma, and log(s) / 4 levelled off below ``sigma_min``; both have derivatives at s = 0.
-    parameterization, sigma_data, dof : as in Preconditioned.
-    """
-
-    features = TARGET_FEATURES
-
-    def __init__(
-        self,
-        network: nn.Module,
-        parameterization: Parameterization | None = None,
-        sigma_data: float = 1.0,
-        dof: float = math.inf,
-        sigma_min: float = 0.002,
-    ) -> None:
-        super().__init__()
-        self.network = network
-        self.parameterization = parameterization if parameterization is not None else EDM()
-        self.sigma_data, self.sigma_min, self.dof = sigma_data, sigma_min, dof
-        self.noise = "gaussian" if math.isinf(dof) else "student-t"
-
-    def average(self, x: Tensor, sigma: Tensor, sigma_to: Tensor, cond: Context | None = None) -> Tensor:
-        """A in the dtype of x."""
-        c_skip, c_out, c_in, c_noise = self.parameterization(sigma, self.sigma_data, self.dof)
-        answer: Tensor = self.network(expand(c_in, x) * x, c_noise, self._labelled(cond, sigma, sigma_to))
-        return expand(c_skip, x) * x + expand(c_out, x) * answer.to(x.dtype)
-
-    def _labelled(self, cond: Context | None, sigma: Tensor, sigma_to: Tensor) -> Context:
-        label = torch.stack([sigma_to / sigma, torch.log(sigma_to**2 + self.sigma_min**2) / 8], dim=1)
-        cond = cond or Context()
-        return replace(cond, vector=label if cond.vector is None else torch.cat([cond.vector.to(label), label], dim=1))
 
 
 class DenoiserMap(FlowMap):
@@ -119,27 +78,25 @@ class HeunMap(DenoiserMap):
         return first + expand(gain, x) * (second - first)
 
 
-class MaskedMap(FlowMap):
-    """Cells that do not exist (``cond.valid`` False) hold 0 on the way in and out, as in Masked."""
+class NetworkMap(DenoiserMap):
+    """A by a denoiser that is told sigma_to, through two more features at the end of the context's vector.
 
-    def __init__(self, flow_map: FlowMap) -> None:
-        super().__init__()
-        self.flow_map = flow_map
-        self.noise, self.dof = flow_map.noise, flow_map.dof
+    The features are s / sigma, and log(s) / 4 levelled off below ``sigma_min``; both have derivatives at s = 0. Made
+    of Preconditioned, alone or in Masked, Tiled or Projected, it has their coefficients, masks, tiles and constraints.
+    """
 
-    def forward(self, x: Tensor, sigma: Tensor, sigma_to: Tensor, cond: Context | None = None) -> Tensor:
-        """The field at level sigma_to at valid cells, 0 elsewhere."""
-        return super().forward(_kept(x, cond), sigma, sigma_to, cond)
+    features = 2
+
+    def __init__(self, denoiser: Denoiser, sigma_min: float = 0.002) -> None:
+        super().__init__(denoiser)
+        self.sigma_min = sigma_min
 
     def average(self, x: Tensor, sigma: Tensor, sigma_to: Tensor, cond: Context | None = None) -> Tensor:
-        """A at valid cells, 0 elsewhere."""
-        return _kept(self.flow_map.average(_kept(x, cond), sigma, sigma_to, cond), cond)
-
-
-def _kept(x: Tensor, cond: Context | None) -> Tensor:
-    if cond is None or cond.valid is None:
-        return x
-    return torch.where(cond.valid, x, torch.zeros((), dtype=x.dtype, device=x.device))
+        """A(x, sigma, sigma_to)."""
+        label = torch.stack([sigma_to / sigma, torch.log(sigma_to**2 + self.sigma_min**2) / 8], dim=1)
+        cond = cond or Context()
+        vector = label if cond.vector is None else torch.cat([cond.vector.to(label), label], dim=1)
+        return self.denoiser(x, sigma, replace(cond, vector=vector))
 
 
 class Diagonal(Denoiser):

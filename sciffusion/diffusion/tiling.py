@@ -15,8 +15,9 @@ from ``cond.channels`` (position, orography, ...), which are cropped with x.
 
 import math
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import lru_cache, reduce
 from itertools import product
+from operator import itemgetter
 
 import numpy as np
 import torch
@@ -123,23 +124,20 @@ class Tiled(Wrapper):
         """E[x0 | x] of x (batch, channel, *grid), each cell from the tiles around it."""
         if x.ndim != len(self.tile) + 2:
             raise SciffusionError(f"a field of shape {tuple(x.shape)}", f"tiles are {len(self.tile)}-dimensional")
-        if len(x) <= self.batch:
-            return self._fused(x, sigma, cond)
         parts = [slice(i, i + self.batch) for i in range(0, len(x), self.batch)]
-        return torch.cat([self._fused(x[at], sigma[at], _samples(cond, at)) for at in parts])
+        return torch.cat([self._fused(x[at], sigma[at], cond and cond.map(itemgetter(at))) for at in parts])
 
     def _fused(self, x: Tensor, sigma: Tensor, cond: Context | None) -> Tensor:
         """The weighted sum over tiles, each added in the order of `_tiles` whatever the batch."""
-        cells = tuple(x.shape[2:])
-        total = x.new_zeros(*x.shape[:2], *(n + tail for n, tail in zip(cells, self._tails(cells), strict=True)))
         tiles, size = self._tiles(x), max(1, self.batch // len(x))
+        ends = (max(slices[axis].stop for slices, _ in tiles) for axis in range(len(self.tile)))
+        total = x.new_zeros(*x.shape[:2], *ends)
         for group in (tiles[i : i + size] for i in range(0, len(tiles), size)):
             answers = self._answers(x, sigma, cond, [slices for slices, _ in group])
-            for (slices, weights), answer in zip(
-                group, answers.reshape(len(group), *x.shape[:2], *answers.shape[2:]), strict=True
-            ):
-                total[(slice(None), slice(None), *slices)] += _outer(weights) * answer
-        return _folded(total, cells)
+            for (slices, weights), answer in zip(group, torch.split(answers, len(x)), strict=True):
+                weight = reduce(lambda one, other: one[..., None] * other, weights)
+                total[(slice(None), slice(None), *slices)] += weight * answer
+        return _folded(total, x.shape[2:])
 
     def _answers(self, x: Tensor, sigma: Tensor, cond: Context | None, group: Sequence[Slices]) -> Tensor:
         """The denoiser's answers on the tiles of ``group``, one after the other along the batch."""
@@ -160,15 +158,6 @@ class Tiled(Wrapper):
             axes.append([(slice(s, s + len(w)), w) for s, w in zip(first, weights, strict=True)])
         return [(tuple(s for s, _ in tile), tuple(w for _, w in tile)) for tile in product(*axes)]
 
-    def _tails(self, cells: Sequence[int]) -> list[int]:
-        """How far the last tile reaches beyond the end of each axis."""
-        axes = zip(cells, self.tile, self.overlap, self.periodic, strict=True)
-        return [starts(n, t, o, p)[-1] + min(n, t) - n for n, t, o, p in axes]
-
-
-def _samples(cond: Context | None, at: slice) -> Context | None:
-    return None if cond is None else cond.map(lambda value: value[at])
-
 
 def _per_axis(value: int | Sequence[int], rank: int) -> tuple[int, ...]:
     return (value,) * rank if isinstance(value, int) else tuple(value)
@@ -183,14 +172,6 @@ def _weights(
         return torch.as_tensor(profiles(cells, tile, overlap, margin, periodic), dtype=dtype).to(device)
 
 
-def _outer(along: Sequence[Tensor]) -> Tensor:
-    """The product of weights along the axes, (*cells of a tile)."""
-    weight = along[0]
-    for other in along[1:]:
-        weight = weight[..., None] * other
-    return weight
-
-
 def _stacked(parts: Sequence[Context]) -> Context:
     names = [name for name in vars(parts[0]) if getattr(parts[0], name) is not None]
     return Context(**{name: torch.cat([getattr(part, name) for part in parts]) for name in names})
@@ -200,9 +181,6 @@ def _folded(total: Tensor, cells: Sequence[int]) -> Tensor:
     """Add what lies beyond the end of periodic axes to their beginning."""
     for axis, n in enumerate(cells, start=2):
         tail = total.shape[axis] - n
-        body = total.narrow(axis, 0, n)
-        if tail:
-            body = body.clone()
-            body.narrow(axis, 0, tail).add_(total.narrow(axis, n, tail))
-        total = body
-    return total.contiguous()
+        folded = total.narrow(axis, 0, tail) + total.narrow(axis, n, tail)
+        total = torch.cat([folded, total.narrow(axis, tail, n - tail)], dim=axis) if tail else total
+    return total

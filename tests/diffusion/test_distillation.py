@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from sciffusion.context import Context
-from sciffusion.diffusion import NoiseRange, Preconditioned, karras, sample, sample_map
+from sciffusion.diffusion import Masked, NoiseRange, Preconditioned, karras, sample, sample_map
 from sciffusion.diffusion.denoiser import expand
 from sciffusion.diffusion.distillation import (
     ConsistencyDistillation,
@@ -25,7 +25,7 @@ from sciffusion.diffusion.distillation import (
     ProgressiveDistillation,
     trajectory_derivative,
 )
-from sciffusion.diffusion.flowmap import DenoiserMap, Diagonal, FlowMap, HeunMap, MaskedMap, NetworkMap
+from sciffusion.diffusion.flowmap import DenoiserMap, Diagonal, FlowMap, HeunMap, NetworkMap
 from sciffusion.diffusion.problems import DenseGaussian, GaussianField, power_law
 from sciffusion.diffusion.weights import LearnedUncertainty
 from sciffusion.networks.unet import UNet
@@ -222,7 +222,7 @@ def test_derivatives_through_a_real_network_agree_with_finite_differences():
     )
     for parameter in unet.parameters():
         nn.init.normal_(parameter, std=0.1)
-    student = NetworkMap(unet.double()).eval()
+    student = NetworkMap(Preconditioned(unet.double())).eval()
     x, end = (torch.randn(2, 1, 6, 7, generator=seeded(s), dtype=torch.float64) for s in (0, 1))
     cond = Context(tokens=torch.randn(2, 4, 3, generator=seeded(2), dtype=torch.float64))
     sigma, sigma_to = torch.tensor([2.0, 0.3]).double(), torch.tensor([0.5, 0.0]).double()
@@ -313,7 +313,7 @@ def error(student, sigmas=(TOP, 0.0), truth=None):
 
 
 def student_map():
-    return NetworkMap(Tiny(NetworkMap.features))
+    return NetworkMap(Preconditioned(Tiny(NetworkMap.features)))
 
 
 LEVELS = NoiseRange(0.02, TOP, distribution="loguniform")
@@ -378,10 +378,10 @@ def test_losses_ignore_what_stands_at_invalid_cells_and_use_all_weights():
         ProgressiveDistillation(teacher=DenoiserMap(TEACHER), sigmas=GRID),
         OneStepCRPS(sigma_max=20.0),
     ):
-        student = MaskedMap(Perturbed(0.1))
+        student = NetworkMap(Masked(Diagonal(Perturbed(0.1))))
         losses = [objective(student, data, cond, seeded(1)) for data in (torch.where(valid, x0, 7.0), spoilt)]
         assert losses[0].shape == (6,)
         assert losses[0].isfinite().all()
         assert torch.equal(*losses)
         losses[0].mean().backward()
-        assert student.flow_map.theta.grad.isfinite().all()
+        assert next(student.parameters()).grad.isfinite().all()

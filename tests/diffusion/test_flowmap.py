@@ -7,12 +7,14 @@ import pytest
 import torch
 
 from sciffusion.context import Context
-from sciffusion.diffusion import karras, sample, sample_map
+from sciffusion.diffusion import Masked, Preconditioned, Tiled, karras, sample, sample_map
 from sciffusion.diffusion.denoiser import Denoiser
-from sciffusion.diffusion.flowmap import DenoiserMap, Diagonal, FlowMap, HeunMap, MaskedMap, NetworkMap
+from sciffusion.diffusion.flowmap import DenoiserMap, Diagonal, FlowMap, HeunMap, NetworkMap
+from sciffusion.diffusion.guidance import Projected
 from sciffusion.diffusion.problems import GaussianField, power_law
 from sciffusion.diffusion.sampling import gaussian
 from sciffusion.errors import SciffusionError
+from sciffusion.operators import BlockMean, project
 
 LAW = GaussianField(power_law(3.0), (4, 6), variance=1.3, mean=0.4)
 
@@ -118,7 +120,7 @@ def test_samplers_that_make_no_sense_are_refused(arguments):
 def test_heavy_tails_are_carried_but_not_mixed_with_normal_noise():
     exact = LAW.flow_map()
     exact.noise, exact.dof = "student-t", 5.0
-    assert Diagonal(exact).dof == MaskedMap(exact).dof == 5.0
+    assert Diagonal(exact).dof == DenoiserMap(Diagonal(exact)).dof == 5.0
     with pytest.raises(SciffusionError, match="student-t"):
         sample_map(exact, start(), [2.0, 0.0], noise=gaussian(start()), gamma=0.5)
 
@@ -132,9 +134,9 @@ class Recorder(torch.nn.Module):
 @pytest.mark.parametrize("cond", [None, Context(vector=normal(3, 2, seed=4))])
 def test_the_target_level_reaches_a_network_through_the_vector(cond):
     """Finite at level 0, in the dtype of the field, and monotone in the level; the rest of the vector is kept."""
-    flow_map = NetworkMap(Recorder())
+    flow_map = NetworkMap(Preconditioned(Recorder()))
     answers = [flow_map(start(), SIGMA, share * SIGMA, cond) for share in (0.0, 0.5, 1.0)]
-    seen = flow_map.network.seen
+    seen = flow_map.denoiser.network.seen
     assert seen.vector.shape == (3, NetworkMap.features + (0 if cond is None else 2))
     assert cond is None or torch.equal(seen.vector[:, :2], cond.vector)
     assert all(answer.isfinite().all() and answer.dtype == torch.float64 for answer in answers)
@@ -144,22 +146,24 @@ def test_the_target_level_reaches_a_network_through_the_vector(cond):
 
 def test_a_network_map_is_well_posed_at_the_finest_levels():
     """With EDM's coefficients the consistency function tends to the identity as sigma does to 0."""
-    flow_map, x = NetworkMap(Recorder()), normal(3, 1, 4, 6)
+    flow_map, x = NetworkMap(Preconditioned(Recorder())), normal(3, 1, 4, 6)
     gap = [
         float((flow_map(x, torch.full_like(SIGMA, s), torch.zeros_like(SIGMA)) - x).abs().max()) for s in (1e-3, 1e-5)
     ]
     assert gap[0] / gap[1] == pytest.approx(100, rel=0.05)
 
 
-def test_masked_cells_hold_zero_and_say_nothing():
-    valid = normal(3, 1, 4, 6, seed=7) > 0
-    cond, x = Context(valid=valid), start()
-    masked = MaskedMap(LAW.flow_map())
-    answer = masked(x, SIGMA, END, cond)
-    other = masked(torch.where(valid, x, 1e3), SIGMA, END, cond)
+def test_wrappers_of_denoisers_work_inside_a_map():
+    """Masked cells say nothing and end at 0; tiles and coarse constraints hold after one call."""
+    valid, x = normal(3, 1, 4, 6, seed=7) > 0, start()
+    cond = Context(valid=valid, vector=normal(3, 0))
+    masked = NetworkMap(Masked(LAW.denoiser()))
+    answer, other = (masked(field, SIGMA, 0 * END, cond) for field in (x, torch.where(valid, x, 1e3)))
     assert torch.equal(answer, other)
     assert not answer[~valid].any()
-    assert torch.equal(masked(x, SIGMA, END), LAW.flow_map()(x, SIGMA, END))
+    operator, y = BlockMean((4, 6), (2, 3)), normal(3, 1, 2, 2)
+    inside = Projected(Tiled(Preconditioned(Recorder()), (4, 4), 2, ("periodic", "periodic")), project(operator), y)
+    torch.testing.assert_close(operator(sample_map(NetworkMap(inside), x, [80.0, 0.0])), y)
 
 
 def test_a_member_is_the_same_for_any_batch():

@@ -25,6 +25,7 @@ class Draw:
     levels: Tensor
     cond: Context | None = None
     progress: float = 1.0
+    generator: torch.Generator | None = None
 
     def at(self, sigma: Tensor) -> Tensor:
         """The field x0 + sigma z."""
@@ -71,11 +72,15 @@ class Objective:
         if valid is not None:
             x0 = torch.where(valid, x0, torch.zeros((), dtype=x0.dtype, device=x0.device))
         levels = self.levels(len(x0), generator, progress).to(x0)
-        draw = Draw(x0, noises.draw(student, x0, generator), levels, cond, progress)
-        loss = weighted_mean(self.residual(student, draw).square(), weights, valid)
+        draw = Draw(x0, noises.draw(student, x0, generator), levels, cond, progress, generator)
+        loss = self.loss(student, draw, weights, valid)
         if self.power:
             loss = loss / (loss.detach() + 1e-3) ** self.power
         return loss if self.uncertainty is None else self.uncertainty(loss, levels[0])
+
+    def loss(self, student: FlowMap, draw: Draw, weights: Tensor | None, valid: Tensor | None) -> Tensor:
+        """The mean square residual per sample, (batch,)."""
+        return weighted_mean(self.residual(student, draw).square(), weights, valid)
 
 
 def same_dropout(like: Tensor) -> AbstractContextManager[None]:

@@ -4,7 +4,6 @@ At neighbouring levels sigma > r of one trajectory f(x_sigma, sigma, 0) is drawn
 at r = 0 it is x_r itself. Distillation finds x_r by a step of a teacher; tuning takes the same data and noise.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -52,11 +51,6 @@ class ConsistencyDistillation(Objective):
         return endpoint(student, x, sigma, cond) - answer
 
 
-def inverse_gap(sigma: Tensor, lower: Tensor) -> Tensor:
-    """ECT's weight 1 / (sigma - r), which keeps the gradient finite as the gap closes."""
-    return 1 / (sigma - lower)
-
-
 @dataclass(frozen=True, kw_only=True, eq=False)
 class EasyConsistency(Objective):
     """Easy consistency tuning of a trained denoiser (Geng et al. 2024, arXiv:2406.14548, section 3 and eq. 14).
@@ -68,7 +62,6 @@ class EasyConsistency(Objective):
     ----------
     noise : distribution of sigma; the paper's is log-normal with p_mean -1.1, p_std 2.
     stages : how often the gap closes in the course of the training.
-    weight : of the squared distance, given sigma and r.
     """
 
     noise: Levels
@@ -76,7 +69,6 @@ class EasyConsistency(Objective):
     q: float = 2.0
     k: float = 8.0
     b: float = 1.0
-    weight: Callable[[Tensor, Tensor], Tensor] = inverse_gap
 
     def levels(self, batch: int, generator: torch.Generator | None = None, progress: float = 1.0) -> Tensor:
         """A level and its lower neighbour at this stage, (2, batch)."""
@@ -86,9 +78,9 @@ class EasyConsistency(Objective):
         return torch.stack([sigma, sigma * (1 - gap).clamp(min=0)])
 
     def residual(self, student: FlowMap, draw: Draw) -> Tensor:
-        """The weighted difference of the answers to the same data and noise at both levels."""
+        """Difference of the answers to one draw; its square weighs 1 / (sigma - r), which keeps gradients finite."""
         sigma, lower = draw.levels
         with torch.no_grad(), same_dropout(draw.x0):
             answer = endpoint(student, draw.at(lower), lower, draw.cond)
         error = endpoint(student, draw.at(sigma), sigma, draw.cond) - answer
-        return expand(self.weight(sigma, lower).sqrt(), error) * error
+        return expand((sigma - lower).rsqrt(), error) * error
