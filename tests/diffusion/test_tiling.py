@@ -11,11 +11,11 @@ from torch.nn import functional as F
 from sciffusion.context import Context, window
 from sciffusion.diffusion import Masked, Preconditioned, karras, sample
 from sciffusion.diffusion.denoiser import Denoiser, expand
-from sciffusion.diffusion.guidance.constraints import Projected
-from sciffusion.diffusion.problems import DenseGaussian, GaussianField
+from sciffusion.diffusion.guidance import MMPS, Projected
+from sciffusion.diffusion.problems import DenseGaussian, GaussianField, power_law
 from sciffusion.diffusion.tiling import Tiled, profiles, starts, tile_boundary
 from sciffusion.errors import SciffusionError
-from sciffusion.operators import BlockMean, project
+from sciffusion.operators import BlockMean, Stations, project
 
 
 def seeded(seed=0):
@@ -122,26 +122,31 @@ def covariance_of_samples(denoiser, n, start, sigmas):
     return response.T @ start @ response
 
 
-def test_samples_of_tiles_have_no_seams():
-    """A Gaussian field through exact tile denoisers: variance and neighbour covariance are the same across cuts.
+def increments(covariance):
+    """Variance of the difference between neighbours around the circle: what shows a seam first."""
+    variance = covariance.diagonal()
+    return variance + variance.roll(-1) - 2 * covariance.roll(-1, 1).diagonal()
 
-    Tiles four correlation lengths wide and more, overlap wider than one. The covariance is exact, not sampled.
+
+def test_samples_of_tiles_have_no_seams():
+    """A red Gaussian field (correlated over 8 cells) through exact denoisers of 32 cells: the same across cuts.
+
+    Variance and increments, exact rather than sampled, are those of the whole domain's sampler everywhere; with tiles
+    side by side the increments across cuts are eight times too large.
     """
-    n, tile = 72, 32
-    field = GaussianField(lambda k: np.exp(-((k / 10.0) ** 2)) + 1e-3, (n,))
+    n, tile = 96, 32
+    field = GaussianField(power_law(3.0, outer=6.0), (n,))
     truth = field.covariance()
     local = DenseGaussian(torch.zeros(tile, dtype=torch.float64), truth[:tile, :tile]).denoiser()
-    sigmas = karras(24, 0.01, 60.0)
-    start = truth + 60.0**2 * torch.eye(n, dtype=torch.float64)
-    tiled = Tiled(local, (tile,), 16, ("periodic",))
-    got = covariance_of_samples(tiled, n, start, sigmas)
+    sigmas = karras(24, 0.002, 80.0)
+    start = truth + 80.0**2 * torch.eye(n, dtype=torch.float64)
     whole = covariance_of_samples(field.denoiser(), n, start, sigmas)
-    for lag in (0, 1, 2):
-        along = got.roll(-lag, 1).diagonal()
-        assert float((along - whole.roll(-lag, 1).diagonal()).abs().max()) < 1e-3
-    hard = covariance_of_samples(Tiled(local, (tile,), 0, ("periodic",)), n, start, sigmas)
-    seam, smooth = ((c.roll(-1, 1).diagonal() - whole.roll(-1, 1).diagonal()).abs().max() for c in (hard, got))
-    assert float(seam) > 100 * float(smooth)
+    fused, hard = (
+        covariance_of_samples(Tiled(local, (tile,), overlap, ("periodic",)), n, start, sigmas) for overlap in (16, 0)
+    )
+    assert float((fused.diagonal() / whole.diagonal() - 1).abs().max()) < 1e-3
+    assert float((increments(fused) / increments(whole) - 1).abs().max()) < 1e-3
+    assert float((increments(hard) / increments(whole)).max()) > 5
 
 
 def test_memory_is_that_of_the_tiles_in_flight():
@@ -194,6 +199,17 @@ def test_constraints_masks_and_solvers_work_on_top():
     for solver in ("dpmpp-2m", "heun"):
         end = sample(constrained, x, karras(4, 0.1, 10.0), solver, cond)
         torch.testing.assert_close(operator(end), y, rtol=0, atol=1e-6)
+
+
+def test_guidance_by_observations_sees_through_tiles():
+    """Several vector products with the derivative of one call, each computing tiles again: as on the whole domain."""
+    x, sigma, cond = problem((30, 24))
+    boundary, stations = ("reflect", "periodic"), Stations([[3.2, 5.0], [20.5, 23.5]], (30, 24))
+    y = normal(3, 1, 2, seed=4)
+    tiled = Tiled(Local(("reflect", "reflect")), (16, 16), 8, boundary, margin=2, batch=2)
+    answers = [MMPS(denoiser, stations, y, noise=0.1)(x, sigma, cond) for denoiser in (tiled, Local(boundary))]
+    torch.testing.assert_close(*answers)
+    assert float((answers[0] - tiled(x, sigma, cond)).abs().max()) > 0.01
 
 
 def test_one_tile_is_the_denoiser_itself():
