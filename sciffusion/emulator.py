@@ -232,7 +232,7 @@ class Emulator:
         settings = self.sampler(sampler)
         pairs = list(items) if items is not None else list(product(range(len(check.cases)), _numbers(members)))
         for stage in self.stages:
-            stage.to(place).eval()
+            stage.to(place).eval().prepare_network()
         prepared: dict[int, Prepared] = {}
         for first in range(0, len(pairs), size):
             batch = pairs[first : first + size]

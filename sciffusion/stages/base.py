@@ -73,6 +73,9 @@ class Stage(nn.Module):
         }
         return Prepared(case, inputs, window=window)
 
+    def prepare_network(self) -> None:
+        """Whatever makes many calls of the stage's network faster; nothing where there is none."""
+
     def decode(self, fields: Tensor, prepared: Prepared, members: Sequence[int]) -> xr.Dataset:
         """Fields of one case (member, channel, *grid) as physics, with dims (member, *case dims, *grid)."""
         case = prepared.case

@@ -19,8 +19,10 @@ from sciffusion.conditioners.base import Conditioner
 from sciffusion.context import Context
 from sciffusion.diffusion import parameterization, sampling, sigmas, solvers
 from sciffusion.diffusion.denoiser import Denoiser, Masked, Preconditioned
+from sciffusion.execution.cpu import tune_cpu
 from sciffusion.fields.cases import Case
 from sciffusion.fields.codec import FieldCodec
+from sciffusion.networks.layers import bake
 from sciffusion.stages.base import Item, Prepared, Stage, Window
 from sciffusion.stages.constraint import CoarseConstraint
 
@@ -51,6 +53,12 @@ class DenoiserStage(Stage):
     def network(self) -> Any:
         """What the preconditioning wraps."""
         return self.denoiser.denoiser.network
+
+    def prepare_network(self) -> None:
+        """Cache normalised weights, and on a CPU use its best settings; training mode undoes it."""
+        if self.device.type == "cpu":
+            tune_cpu()
+        bake(self.network, channels_last=True)
 
     def prepare(self, conditions: Mapping[str, xr.Dataset], case: Case, window: Window | None = None) -> Prepared:
         """Inputs of the network, the baseline to add back, and the coarse field to reproduce."""
