@@ -15,14 +15,13 @@ from ``cond.channels`` (position, orography, ...), which are cropped with x.
 
 import math
 from collections.abc import Sequence
-from functools import lru_cache, reduce
+from functools import reduce
 from itertools import product
 from operator import itemgetter
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from sciffusion.boundary import Boundary
@@ -46,23 +45,21 @@ def starts(cells: int, tile: int, overlap: int, periodic: bool) -> tuple[int, ..
     return tuple(i * (cells - tile) // gaps for i in range(gaps + 1))
 
 
-def profiles(cells: int, tile: int, overlap: int, margin: int, periodic: bool) -> NDArray[np.float64]:
-    """Weights (1) of all tiles along an axis, (tiles, cells of a tile); summed where they lie they are 1 everywhere."""
-    first = np.array(starts(cells, tile, overlap, periodic))
+def profiles(cells: int, tile: int, overlap: int, margin: int, periodic: bool) -> Tensor:
+    """Weights (1) of all tiles along an axis, (tiles, cells of a tile), float64; where they lie they add up to 1."""
+    first = starts(cells, tile, overlap, periodic)
     if len(first) == 1:
-        return np.ones((1, cells))
+        return torch.ones(1, cells, dtype=torch.float64)
     ramp = overlap - 2 * margin
-    rise = np.ones(tile)
+    rise = torch.ones(tile, dtype=torch.float64)
     rise[:margin] = 0
-    rise[margin : margin + ramp] = np.sin(np.pi / 2 * (np.arange(ramp) + 0.5) / ramp) ** 2
-    weights = np.tile(rise * rise[::-1], (len(first), 1))
+    rise[margin : margin + ramp] = torch.sin(math.pi / 2 * (torch.arange(ramp, dtype=torch.float64) + 0.5) / ramp) ** 2
+    weights = (rise * rise.flip(0)).repeat(len(first), 1)
     if not periodic:
-        weights[0] = rise[::-1]
-        weights[-1] = rise
-    where = (first[:, None] + np.arange(tile)) % cells
-    total = np.zeros(cells)
-    np.add.at(total, where, weights)
-    return np.asarray(weights / total[where])
+        weights[0], weights[-1] = rise.flip(0), rise
+    placed = [F.pad(w, (0, cells - tile)).roll(s) for s, w in zip(first, weights, strict=True)]
+    total = torch.stack(placed).sum(0)
+    return torch.stack([w / total.roll(-s)[:tile] for s, w in zip(first, weights, strict=True)])
 
 
 def tile_boundary(shape: Sequence[int], tile: Sequence[int], boundary: Sequence[Boundary]) -> tuple[Boundary, ...]:
@@ -107,6 +104,7 @@ class Tiled(Wrapper):
         self.overlap = _per_axis(overlap, rank)
         self.margin = tuple(o // 4 for o in self.overlap) if margin is None else _per_axis(margin, rank)
         self.periodic = tuple(name == "periodic" for name in boundary)
+        self._profiles: dict[tuple[object, ...], Tensor] = {}
         self._check()
 
     def _check(self) -> None:
@@ -153,23 +151,22 @@ class Tiled(Wrapper):
         axes = []
         settings = zip(x.shape[2:], self.tile, self.overlap, self.margin, self.periodic, strict=True)
         for n, size, overlap, margin, periodic in settings:
-            weights = _weights(n, size, overlap, margin, periodic, x.dtype, x.device)
+            weights = self._weights((n, size, overlap, margin, periodic), x)
             first = starts(n, size, overlap, periodic)
             axes.append([(slice(s, s + len(w)), w) for s, w in zip(first, weights, strict=True)])
         return [(tuple(s for s, _ in tile), tuple(w for _, w in tile)) for tile in product(*axes)]
 
+    def _weights(self, axis: tuple[int, int, int, int, bool], like: Tensor) -> Tensor:
+        """`profiles` as a tensor: copied to the device once, so that a loop of calls waits for nothing."""
+        key = (*axis, like.dtype, like.device)
+        if key not in self._profiles:
+            with torch.inference_mode(False):
+                self._profiles[key] = profiles(*axis).to(like.device, like.dtype)
+        return self._profiles[key]
+
 
 def _per_axis(value: int | Sequence[int], rank: int) -> tuple[int, ...]:
     return (value,) * rank if isinstance(value, int) else tuple(value)
-
-
-@lru_cache(maxsize=64)
-def _weights(
-    cells: int, tile: int, overlap: int, margin: int, periodic: bool, dtype: torch.dtype, device: torch.device
-) -> Tensor:
-    """`profiles` as an ordinary tensor: copied once, so that a loop of calls waits for nothing."""
-    with torch.inference_mode(False):
-        return torch.as_tensor(profiles(cells, tile, overlap, margin, periodic), dtype=dtype).to(device)
 
 
 def _stacked(parts: Sequence[Context]) -> Context:

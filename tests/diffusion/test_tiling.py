@@ -95,7 +95,7 @@ def test_without_a_margin_only_cells_near_the_cuts_differ(shape, tile, boundary)
 def test_weights_are_a_partition_of_unity_without_jumps(tile, overlap, margin, periodic):
     for cells in range(tile - 3, 4 * tile):
         first = starts(cells, tile, overlap, periodic)
-        weights = profiles(cells, tile, overlap, margin, periodic)
+        weights = profiles(cells, tile, overlap, margin, periodic).numpy()
         total = np.zeros(cells)
         for s, w in zip(first, weights, strict=True):
             total[(s + np.arange(len(w))) % cells] += w
@@ -182,6 +182,13 @@ def test_a_member_depends_neither_on_batch_mates_nor_on_the_micro_batch():
     for answer in answers:
         torch.testing.assert_close(answer, answers[0], rtol=0, atol=1e-14)
         torch.testing.assert_close(answer[1:2], alone, rtol=0, atol=1e-14)
+
+
+def test_compiled_tiles_are_one_graph_with_the_same_answer():
+    x, sigma, cond = problem((22, 33))
+    tiled = Tiled(Local(("reflect", "reflect")), (16, 16), 5, ("periodic", "reflect"))
+    compiled = torch.compile(tiled, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(compiled(x, sigma, cond), tiled(x, sigma, cond), rtol=0, atol=1e-13)
 
 
 def test_constraints_masks_and_solvers_work_on_top():
