@@ -133,7 +133,7 @@ def test_the_recipe_lies_under_the_users_settings(tmp_path):
     experiment = load_experiment(written(tmp_path, "    network: {channels: 32}", "    noise: {p_std: 1.7}"))
     noise = experiment.stages[0].noise
     assert noise.p_std == 1.7
-    assert noise.p_mean == recipe["stages"][0]["noise"]["p_mean"]
+    assert noise.sigma_min == recipe["stages"][0]["noise"]["sigma_min"]
     assert experiment.train.learning_rate == float(recipe["train"]["learning_rate"])
     assert experiment.train.steps == 100
 
