@@ -10,8 +10,7 @@ ARGS ?=
 
 MADE_HERE := $(VENV)/.made-by-sciffusion
 FOREIGN := $(if $(wildcard $(MADE_HERE)),,$(wildcard $(VENV)/bin/python))
-RUN := OMP_NUM_THREADS=$${OMP_NUM_THREADS:-$$(nproc 2>/dev/null || echo 2)} \
-	PYTHONPATH="$(CURDIR)$${PYTHONPATH:+:$$PYTHONPATH}" "$(VENV)/bin/python" -m
+RUN := PYTHONPATH="$(CURDIR)$${PYTHONPATH:+:$$PYTHONPATH}" "$(VENV)/bin/python" -m
 
 .PHONY: help demo test lint format clean
 .DELETE_ON_ERROR:
@@ -23,9 +22,9 @@ demo: $(VENV)/.installed-run  ## sample and score an ensemble on embedded ERA5; 
 	@echo "demo: sampling, scoring and drawing; everything goes to demo-output/"
 	@$(RUN) sciffusion demo $(ARGS)
 
-test: $(VENV)/.installed-test  ## run the tests (ARGS="-m slow" for the long ones)
+test: $(VENV)/.installed-test  ## run the tests on all cores (ARGS="-n 0 -m slow" for the long ones, one by one)
 	@echo "test: running the test suite"
-	@$(RUN) pytest $(ARGS)
+	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(RUN) pytest -n auto --maxprocesses 8 $(ARGS)
 
 lint: $(VENV)/.installed-lint  ## check style, format and types
 	@echo "lint: ruff check, ruff format --check, mypy"
