@@ -1,7 +1,7 @@
 """The path of a researcher with own files: init, train, generate, evaluate, on four data sets unlike each other.
 
 Trainings are short, on a CPU; what is asked is that every step runs on what the one before wrote, that the layout
-survives, and that the result beats climatology and the dressed interpolation, or that the verdict says that it does not.
+survives, and that the result beats climatology and the dressed interpolation, or the verdict says that it does not.
 """
 
 import json
@@ -20,11 +20,11 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[1]
 
 QUICK = [
-    "train.steps=300",
-    "train.warmup=30",
+    "train.steps=150",
+    "train.warmup=15",
     "train.learning_rate=2.0e-3",
     "train.batch_size=8",
-    "train.validate_every=150",
+    "train.validate_every=75",
     "train.validation_members=0",
     "train.accelerator=cpu",
     "train.devices=1",

@@ -22,9 +22,9 @@ def last_checkpoint(folder: Path) -> Path | None:
 
 
 class Checkpoints(pl.Callback):
-    """Save every ``every`` steps and at the end, under a temporary name that is renamed when complete.
+    """Save after every validation and at the end, under a temporary name that is renamed when complete.
 
-    ``best`` keeps the averaged weights of the lowest validation loss beside it, in memory and in the checkpoint.
+    Without validation cases it is every ``every`` steps. What a validation found is in the checkpoint that follows it.
     """
 
     def __init__(self, folder: Path, every: int) -> None:
@@ -32,9 +32,13 @@ class Checkpoints(pl.Callback):
         self.every = every
         folder.mkdir(parents=True, exist_ok=True)
 
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Save what the validation has seen."""
+        self.save(trainer)
+
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Save at every ``every``-th step, before the validation of that step."""
-        if trainer.global_step % self.every == 0:
+        """Save at every ``every``-th step where nothing is validated."""
+        if trainer.global_step % self.every == 0 and not trainer.val_dataloaders:
             self.save(trainer)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:

@@ -56,8 +56,9 @@ class DenoiserModule(pl.LightningModule):
         """Clip the gradient here: Lightning refuses to where the optimiser is fused."""
         torch.nn.utils.clip_grad_norm_(self.stage.parameters(), self.settings.gradient_clip)
 
-    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Take the step's weights into the average."""
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """Step, and take the weights into the average before anything can save a checkpoint."""
+        super().optimizer_step(*args, **kwargs)
         self.ema.update()
 
     def validation_step(self, batch: dict[str, Any], index: int) -> None:
@@ -111,15 +112,12 @@ class DenoiserModule(pl.LightningModule):
         self._validated = []
 
     def on_validation_epoch_end(self) -> None:
-        """Remember the average with the lowest validation loss."""
+        """Remember the average with the lowest validation loss, and go back to the weights in training."""
         loss = float(np.mean(self._validated)) if self._validated else math.inf
         if loss < self.best["loss"]:
             weights = {name: value.detach().cpu().clone() for name, value in self.stage.state_dict().items()}
             self.best = {"loss": loss, "step": self.global_step, "weights": weights}
-
-    def on_validation_end(self) -> None:
-        """Go back to the weights in training."""
-        self._averaged.close()
+        self._averaged.close()  # the weights in training are back before a checkpoint is saved
         self._set_boundary(self.trainer.datamodule.training)  # type: ignore[attr-defined]
 
     def result(self) -> DenoiserStage:
