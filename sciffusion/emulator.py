@@ -339,6 +339,8 @@ def _index(whole: xr.Dataset, part: xr.Dataset, dim: str) -> list[int]:
 def _selected(data: xr.Dataset, cases: Mapping[str, Any]) -> xr.Dataset:
     """The cases asked for; dims that a condition does not have do not concern it."""
     mine = {dim: label for dim, label in cases.items() if dim in data.dims}
+    # cases without labels are known by their place in the whole, which a selection must not renumber
+    data = data.assign_coords({dim: np.arange(data.sizes[dim]) for dim in mine if dim not in data.coords})
     try:
         chosen = data.sel({dim: label if isinstance(label, (slice, list)) else [label] for dim, label in mine.items()})
     except (KeyError, TypeError, ValueError) as error:

@@ -92,5 +92,5 @@ def test_four_commands_lead_from_files_to_a_scored_ensemble(name, tmp_path):
     scores = json.loads((tmp_path / "scores.json").read_text())
     assert scores
     for baseline in ("climatology", "interpolation"):
-        assert f"Beats {baseline}" in said or f"Does not beat {baseline}" in said, said
+        assert f"Beats {baseline}" in said or f"Does NOT beat {baseline}" in said, said
     assert (tmp_path / "report.html").stat().st_size < 10e6

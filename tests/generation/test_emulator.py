@@ -107,3 +107,14 @@ def test_inspect_shows_the_model_card(run, capsys):
     assert "stage denoiser (denoiser)" in text
     assert "conditioned on coarse, clock" in text
     assert "recipe: edm" in text
+
+
+def test_cases_without_labels_keep_their_place_when_some_are_selected(run):
+    emulator = load(run / "baselines/interpolation")
+    conditions, _ = held_out(run)
+    unlabelled = conditions["coarse"].drop_vars("time")
+    some = emulator.sample(unlabelled, 2, cases={"time": [3, 5]}, seed=1)
+    assert some["time"].values.tolist() == [3, 5]
+    whole = emulator.sample(unlabelled, 2, cases={"time": [0, 3, 5]}, seed=1)
+    for name in some.data_vars:
+        np.testing.assert_array_equal(some[name], whole[name].sel(time=[3, 5]))
