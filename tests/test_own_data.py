@@ -20,11 +20,11 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[1]
 
 QUICK = [
-    "train.steps=150",
+    "train.steps=100",
     "train.warmup=15",
     "train.learning_rate=2.0e-3",
-    "train.batch_size=8",
-    "train.validate_every=75",
+    "train.batch_size=4",
+    "train.validate_every=50",
     "train.validation_members=0",
     "train.accelerator=cpu",
     "train.devices=1",

@@ -4,6 +4,7 @@ Everything that is measured (codec, noise range, normalisation of conditions, re
 cases only.
 """
 
+import logging
 from collections.abc import Iterator, Sequence
 from itertools import repeat
 from math import prod
@@ -33,6 +34,9 @@ from sciffusion.stages.linear import LinearGaussianStage
 
 __all__ = ["build_baselines", "build_denoiser"]
 
+log = logging.getLogger(__name__)
+LARGEST = 2**20  # cells of a grid up to which the linear baseline is fitted
+WORK = 2**26  # cells in all that the baselines are measured on
 WHOLE = 2**23  # values of a field up to which statistics are kept per cell
 
 
@@ -70,8 +74,12 @@ def _indices(part: slice) -> range:
 
 
 def build_baselines(experiment: config.Experiment, data: ExperimentData, stage: DenoiserStage) -> dict[str, Stage]:
-    """Climatology, and with a coarse condition interpolation and linear regression, on the training cases."""
-    cases = _spread(data.cases["train"], experiment.train.statistics_cases)
+    """Climatology, and with a coarse condition interpolation and linear regression, on the training cases.
+
+    Large grids are measured on fewer cases, and have no regression beyond LARGEST cells: its predictors would not fit.
+    """
+    cells = prod(data.grid.shape)
+    cases = _spread(data.cases["train"], min(experiment.train.statistics_cases, max(8, WORK // cells)))
     codec, name = stage.codec, stage.settings.baseline
     fields = (_field(data, codec, case) for case in cases)
     built: dict[str, Stage] = {"climatology": ClimatologyStage.fit(codec, {}, fields)}
@@ -80,11 +88,12 @@ def build_baselines(experiment: config.Experiment, data: ExperimentData, stage: 
     coarse = {name: stage.conditioners[name]}
     pairs = ((_field(data, codec, case), coarse[name].baseline(data.conditions[name], case)) for case in cases)
     built["interpolation"] = InterpolationStage.fit(codec, coarse, name, pairs)
+    if cells > LARGEST:
+        log.info("no linear baseline: %d cells are more than %d", cells, LARGEST)
+        return built
     rows = _Rows(data, codec, name, coarse[name], cases)
     surface = _land(stage)
     built["linear"] = LinearGaussianStage.fit(codec, coarse, name, coarse[name].coarse_grid, rows, surface)
-    for baseline in built.values():
-        baseline.codec = baseline.codec.without_folds()
     return built
 
 

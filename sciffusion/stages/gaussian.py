@@ -23,7 +23,7 @@ def plain(codec: FieldCodec, mean: np.ndarray | None = None, *, baseline: bool) 
     channels = len(codec.channels)
     zeros = np.zeros((channels, *[1] * codec.grid.rank), np.float32)
     kept = codec.baseline_mean if baseline else np.full(channels, np.nan)
-    return replace(codec, mean=zeros if mean is None else mean, sd=np.ones(channels), baseline_mean=kept)
+    return replace(codec, mean=zeros if mean is None else mean, sd=np.ones(channels), baseline_mean=kept, held_out=None)
 
 
 class GaussianStage(Stage):

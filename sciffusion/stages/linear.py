@@ -75,7 +75,7 @@ class LinearGaussianStage(GaussianStage):
         stage = cls(codec, conditioners, coarse, coarse_grid)
         groups = _groups(codec.grid, stage.stencil, surface)
         coefficients, sd = fit_linear(cases, stage.stencil, groups)
-        return cls(codec, conditioners, coarse, coarse_grid, coefficients, sd)
+        return cls(codec.without_folds(), conditioners, coarse, coarse_grid, coefficients, sd)
 
     def prepare(self, conditions: Mapping[str, xr.Dataset], case: Case, window: Window | None = None) -> Prepared:
         """The coarse values for the regression and the baseline that it corrects."""
