@@ -367,6 +367,7 @@ def test_ctrl_c_at_any_moment_leaves_a_store_that_goes_on(tmp_path, suffix):
 def interrupt_after(seconds):
     """Raise KeyboardInterrupt in the block by a real signal, as Ctrl-C does; the list says whether it came."""
     came = [0]
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)  # workers of a parallel run ignore it
     previous = signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(signal.SIGINT))
     signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
@@ -376,3 +377,4 @@ def interrupt_after(seconds):
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, previous)
+        signal.signal(signal.SIGINT, handler)
