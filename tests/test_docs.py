@@ -108,6 +108,12 @@ def test_the_lines_of_a_page_run_as_printed(page, tmp_path, shell):
             run_block(block, tmp_path, shell)
 
 
+def without_make(variables):
+    """The environment without what ``make test ARGS=...`` hands down: a make inside it would take it for its own."""
+    handed_down = {"ARGS", "PYTHON", "VENV", "MFLAGS", "MAKEFLAGS", "MAKELEVEL", "MAKEOVERRIDES"}
+    return {name: value for name, value in variables.items() if name not in handed_down}
+
+
 @pytest.mark.slow
 def test_make_demo_ends_with_a_report(tmp_path):
     """The README's first command, in a copy of the repository, in the environment that runs the tests."""
@@ -116,7 +122,12 @@ def test_make_demo_ends_with_a_report(tmp_path):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).symlink_to(os.readlink(ROOT / name) if (ROOT / name).is_symlink() else ROOT / name)
     done = subprocess.run(
-        ["make", "demo", f"VENV={sys.prefix}"], cwd=tmp_path, capture_output=True, text=True, check=False
+        ["make", "demo", f"VENV={sys.prefix}"],
+        cwd=tmp_path,
+        env=without_make(os.environ),
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     report = Path(re.search(r"demo: report: (.*)", done.stdout)[1])
