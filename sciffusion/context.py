@@ -46,6 +46,12 @@ class Context:
             valid=valid,
         )
 
+    @staticmethod
+    def stack(parts: Sequence["Context"]) -> "Context":
+        """Contexts with the same entries as one batch: their samples one after the other."""
+        entries = {field.name: [getattr(part, field.name) for part in parts] for field in fields(Context)}
+        return Context(**{name: None if values[0] is None else torch.cat(values) for name, values in entries.items()})
+
     def map(self, function: Callable[[Tensor], Tensor]) -> "Context":
         """Apply ``function`` to every tensor that is present."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}

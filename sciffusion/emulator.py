@@ -21,7 +21,8 @@ from sciffusion import config, model_folder, registry
 from sciffusion.errors import SciffusionError
 from sciffusion.execution.device import resolve_device
 from sciffusion.fields.cases import Case, cases_of, encode_label
-from sciffusion.stages.base import Item, Prepared, Stage
+from sciffusion.stages.base import Prepared, Stage
+from sciffusion.stages.drawing import Drawn, draws
 
 __all__ = ["Check", "Emulator", "load"]
 
@@ -226,6 +227,37 @@ class Emulator:
         ``items`` restricts the work to (case number, member) pairs. Batches have a fixed size, the last one padded,
         so that a member's bytes do not depend on how many others are drawn.
         """
+        drawn = self.draws(
+            conditions,
+            members,
+            cases=cases,
+            seed=seed,
+            sampler=sampler,
+            batch_size=batch_size,
+            device=device,
+            items=items,
+        )
+        waiting: Drawn | None = None
+        for batch in drawn:  # a GPU draws this one while the one before is decoded
+            if waiting is not None:
+                yield from waiting.datasets()
+            waiting = batch
+        if waiting is not None:
+            yield from waiting.datasets()
+
+    def draws(
+        self,
+        conditions: Conditions | Check,
+        members: int | Sequence[int] = 8,
+        *,
+        cases: Cases = None,
+        seed: int = 0,
+        sampler: config.Sampler | str | None = None,
+        batch_size: int | None = None,
+        device: str | None = None,
+        items: Sequence[tuple[int, int]] | None = None,
+    ) -> Iterator[Drawn]:
+        """As `stream`, but whole batches that are still to be decoded, by another thread for instance."""
         check = conditions if isinstance(conditions, Check) else self.check(conditions, cases)
         place = resolve_device(device)
         size = batch_size or DEFAULT_BATCH.get(place.type, 4)
@@ -233,23 +265,11 @@ class Emulator:
         pairs = list(items) if items is not None else list(product(range(len(check.cases)), _numbers(members)))
         for stage in self.stages:
             stage.to(place).eval().prepare_network()
-        prepared: dict[int, Prepared] = {}
-        for first in range(0, len(pairs), size):
-            batch = pairs[first : first + size]
-            prepared = {
-                number: prepared.get(number) or self.stage.prepare(check.conditions, check.cases[number])
-                for number, _ in batch
-            }
-            work = [Item(prepared[number], member) for number, member in batch]
-            fields = self.stage.draw(work + [work[-1]] * (size - len(work)), seed=seed, sampler=settings)
-            yield from self._decoded(batch, prepared, fields[: len(batch)])
 
-    def _decoded(
-        self, batch: Sequence[tuple[int, int]], prepared: Mapping[int, Prepared], fields: torch.Tensor
-    ) -> Iterator[xr.Dataset]:
-        for number in dict.fromkeys(number for number, _ in batch):
-            rows = [row for row, (other, _) in enumerate(batch) if other == number]
-            yield self.stage.decode(fields[rows], prepared[number], [batch[row][1] for row in rows])
+        def prepare(number: int) -> Prepared:
+            return self.stage.prepare(check.conditions, check.cases[number])
+
+        yield from draws(self.stage, prepare, pairs, size=size, seed=seed, sampler=settings)
 
     def sampler(self, sampler: config.Sampler | str | None = None) -> config.Sampler:
         """The settings that a call with ``sampler`` uses."""

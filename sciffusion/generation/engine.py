@@ -27,6 +27,7 @@ from sciffusion.generation.processes import Process
 from sciffusion.generation.progress import Progress
 from sciffusion.generation.target import Target
 from sciffusion.generation.writer import Writer
+from sciffusion.stages.drawing import Drawn
 
 __all__ = ["generate"]
 
@@ -104,8 +105,8 @@ def generate(
     own = [(c, m) for c in range(len(check.cases)) for m in numbers if process.mine(c, m)]
     todo = _missing(ensemble, own, verify)
 
-    def draw() -> Iterable[xr.Dataset]:
-        return emulator.stream(
+    def draw() -> Iterable[Drawn]:
+        return emulator.draws(
             check, numbers, seed=seed, sampler=sampler, batch_size=size, device=str(place), items=todo
         )
 
@@ -136,22 +137,23 @@ def _ordered(check: Check, emulator: Emulator) -> tuple[Check, xr.Dataset, tuple
 
 def _fill(
     store: EnsembleStore,
-    draw: Callable[[], Iterable[xr.Dataset]],
+    draw: Callable[[], Iterable[Drawn]],
     number: Mapping[tuple[Any, ...], int],
     dims: Sequence[str],
     progress: Progress,
 ) -> None:
-    """Draw and write. After an interruption what was drawn is still written."""
+    """Draw; decode and write in another thread. After an interruption what was drawn is still written."""
 
-    def write(part: xr.Dataset) -> None:
-        for case, member, arrays in _items(part, number, dims):
-            store.write(case, member, arrays)
-            progress.update(1)
+    def write(batch: Drawn) -> None:
+        for part in batch.datasets():
+            for case, member, arrays in _items(part, number, dims):
+                store.write(case, member, arrays)
+                progress.update(1)
 
     try:
         with Writer(write) as writer:
-            for part in draw():
-                writer.put(part)
+            for batch in draw():
+                writer.put(batch)
     except KeyboardInterrupt:
         left = int((~store.completed()).sum())
         log.warning("interrupted; %s is intact, %d items are missing: the same command goes on", store.path, left)

@@ -18,7 +18,7 @@ class Writer(Generic[T]):
     When the block ends by another exception, Ctrl-C say, what was put before is still written.
     """
 
-    def __init__(self, write: Callable[[T], None], depth: int = 4) -> None:
+    def __init__(self, write: Callable[[T], None], depth: int = 2) -> None:
         self._write = write
         self._queue: queue.Queue[T | None] = queue.Queue(maxsize=depth)
         self._error: BaseException | None = None

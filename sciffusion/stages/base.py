@@ -4,10 +4,11 @@ A stage owns the door (codec) and the named conditions it looks at (conditioners
 numpy, once per case; ``draw`` works on tensors, once per batch of (case, member) items.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeVar, cast
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from sciffusion import config, registry
 from sciffusion.conditioners.base import Conditioner
 from sciffusion.context import Context
 from sciffusion.errors import SciffusionError
+from sciffusion.execution.transfer import to_device
 from sciffusion.fields.cases import Case
 from sciffusion.fields.codec import FieldCodec
 from sciffusion.fields.grid import Grid
@@ -27,15 +29,16 @@ __all__ = ["Item", "Prepared", "Stage", "State"]
 
 Window = tuple[slice, ...]
 State = tuple[dict[str, Any], dict[str, Tensor]]
+T = TypeVar("T")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Prepared:
     """One case, read and ready: named arrays per condition, and the physical fields that the codec and constraint need.
 
     inputs : condition -> name -> array (no batch axis); baseline : (channel, *grid) in physical units, or None;
     coarse : the coarse field of the constraint, (channel, *coarse grid) in physical units, or None; window : the part
-    of the grid that it covers, None for all of it.
+    of the grid that it covers, None for all of it. What a stage computes from these once per case is kept with it.
     """
 
     case: Case
@@ -43,6 +46,13 @@ class Prepared:
     baseline: np.ndarray | None = None
     coarse: np.ndarray | None = None
     window: Window | None = None
+    kept: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
+
+    def once(self, name: str, make: Callable[[], T]) -> T:
+        """What ``make`` returned the first time that ``name`` was asked for."""
+        if name not in self.kept:
+            self.kept[name] = make()
+        return cast(T, self.kept[name])
 
 
 @dataclass(frozen=True)
@@ -95,18 +105,32 @@ class Stage(nn.Module):
         return self.codec.dataset(arrays, leading)
 
     def draw(self, items: Sequence[Item], *, seed: int, sampler: config.Sampler | None = None) -> Tensor:
-        """Fields in network space, (item, channel, *grid) float32, one per item. Deterministic in (seed, item)."""
+        """Fields in network space, (item, channel, *grid) float32, one per item. Deterministic in (seed, item).
+
+        On a GPU the answer stays there and may still be in the making; `finish` completes it on the host.
+        """
         raise TypeError(f"{type(self).__name__} does not draw fields")
 
+    def finish(self, fields: Tensor, items: Sequence[Item]) -> Tensor:
+        """What is left to do, on the host, to the answer of `draw` for these very items."""
+        return fields
+
     def context(self, prepared: Sequence[Prepared]) -> Context:
-        """Conditioning of several cases as one batch."""
+        """Conditioning of several cases as one batch.
+
+        Each case is encoded once and by itself, so that its encoding does not depend on the other cases of the batch.
+        """
         device = self.device
-        inputs: dict[str, dict[str, Tensor]] = {}
-        for name in self.conditioners:
-            arrays = [case.inputs[name] for case in prepared]
-            inputs[name] = {k: torch.from_numpy(np.stack([a[k] for a in arrays])).to(device) for k in arrays[0]}
-        mask = torch.stack([self.codec.valid_cells(case.window) for case in prepared]).to(device)
-        return self.encode(inputs, torch.ones(len(prepared), dtype=torch.bool, device=device), mask)
+        return Context.stack([case.once(f"context on {device}", partial(self._encoded, case)) for case in prepared])
+
+    def _encoded(self, case: Prepared) -> Context:
+        device = self.device
+        inputs = {
+            name: {key: to_device(torch.from_numpy(array[None]), device) for key, array in case.inputs[name].items()}
+            for name in self.conditioners
+        }
+        mask = to_device(self.codec.valid_cells(case.window)[None], device)
+        return self.encode(inputs, torch.ones(1, dtype=torch.bool, device=device), mask)
 
     def encode(self, inputs: Mapping[str, Mapping[str, Tensor]], keep: Tensor, mask: Tensor) -> Context:
         """Conditioning of a batch of prepared inputs.

@@ -7,6 +7,7 @@ projected onto it, so that the finest scales are drawn consistently with it.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -20,6 +21,7 @@ from sciffusion.context import Context
 from sciffusion.diffusion import parameterization, sampling, sigmas, solvers
 from sciffusion.diffusion.denoiser import Denoiser, Masked, Preconditioned
 from sciffusion.execution.cpu import tune_cpu
+from sciffusion.execution.transfer import to_device
 from sciffusion.fields.cases import Case
 from sciffusion.fields.codec import FieldCodec
 from sciffusion.networks.layers import bake
@@ -89,34 +91,33 @@ class DenoiserStage(Stage):
         right_sides = self._right_sides(items)
         denoiser: Denoiser = self.denoiser
         if self.constraint is not None and right_sides is not None:
-            denoiser = self.constraint.wrap(denoiser, right_sides)
+            denoiser = self.constraint.wrap(denoiser, to_device(right_sides, self.device))
         with torch.no_grad():
             context = self.context(list(cases.values())).map(lambda value: value.index_select(0, order))
-            z = sampling.sample(
+            return sampling.sample(
                 denoiser,
-                self.noise(items, seed=seed).to(self.device) * sampling.start_sd(grid[0]),
+                to_device(self.noise(items, seed=seed), self.device) * sampling.start_sd(grid[0]),
                 grid,
                 plan,
                 context,
-                noise=lambda step: self.noise(items, seed=seed, step=step, stream="solver").to(self.device),
-            ).cpu()
-        if self.constraint is not None and right_sides is not None:
-            baselines = [item.prepared.baseline for item in items if item.prepared.baseline is not None]
-            z = self.constraint.finish(z, right_sides.cpu(), baselines or None)
-        return z
+                noise=lambda step: to_device(self.noise(items, seed=seed, step=step, stream="solver"), self.device),
+            )
+
+    def finish(self, fields: Tensor, items: Sequence[Item]) -> Tensor:
+        """The coarse field made exact after the poles have been made single-valued."""
+        right_sides = self._right_sides(items)
+        if self.constraint is None or right_sides is None:
+            return fields
+        baselines = [item.prepared.baseline for item in items if item.prepared.baseline is not None]
+        return self.constraint.finish(fields, right_sides, baselines or None)
 
     def _right_sides(self, items: Sequence[Item]) -> Tensor | None:
-        """The constraint's right-hand side per item, (item, channel, *coarse grid), or None."""
-        if self.constraint is None:
+        """The constraint's right-hand side per item, (item, channel, *coarse grid) on the host, or None."""
+        constraint = self.constraint
+        if constraint is None or any(item.prepared.coarse is None for item in items):
             return None
-        sides: dict[int, Tensor] = {}
-        for item in items:
-            case = item.prepared
-            if case.coarse is None:
-                return None
-            if id(case) not in sides:
-                sides[id(case)] = self.constraint.right_side(case.coarse, case.baseline)
-        return torch.stack([sides[id(item.prepared)] for item in items]).to(self.device)
+        cases = [item.prepared for item in items]
+        return torch.stack([case.once("right side", partial(_right_side, constraint, case)) for case in cases])
 
     def sigmas(self, settings: config.Sampler) -> np.ndarray:
         """Noise levels of the sampler's grid, from sigma_max to 0."""
@@ -143,6 +144,11 @@ class DenoiserStage(Stage):
             sigmas.NoiseRange.from_json(entry["noise_range"]),
             constraint or None,
         )
+
+
+def _right_side(constraint: CoarseConstraint, case: Prepared) -> Tensor:
+    assert case.coarse is not None
+    return constraint.right_side(case.coarse, case.baseline)
 
 
 def _network(settings: config.DenoiserStage, codec: FieldCodec, conditioners: Mapping[str, Conditioner]) -> Any:

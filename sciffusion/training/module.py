@@ -85,7 +85,8 @@ class DenoiserModule(pl.LightningModule):
         """Fair CRPS of a few members of one validation case, in units of the normalised target."""
         prepared = self.trainer.datamodule.prepared(int(batch["case"][0]))  # type: ignore[attr-defined]
         items = [Item(prepared, member) for member in range(self.settings.validation_members)]
-        ensemble = self.stage.draw(items, seed=self.settings.seed).to(self.device)[:, None]
+        drawn = self.stage.draw(items, seed=self.settings.seed).cpu()
+        ensemble = self.stage.finish(drawn, items).to(self.device)[:, None]
         return almost_fair_crps(ensemble, batch["z"], 1.0, batch["area"], batch["valid"]).mean()
 
     def on_fit_start(self) -> None:

@@ -28,6 +28,16 @@ class Check:
 
 
 @dataclass
+class Batch:
+    """What the real one calls Drawn."""
+
+    parts: list
+
+    def datasets(self):
+        yield from self.parts
+
+
+@dataclass
 class FakeEmulator:
     """Members are noise of their key plus the case's mean; every call draws ``batch_size`` items, padded."""
 
@@ -61,7 +71,7 @@ class FakeEmulator:
         template = xr.Dataset(variables, coords | {"lat": np.arange(6.0), "lon": np.arange(8.0)}, {"title": "fake"})
         return template.assign_coords(training_case=(dims[0], np.zeros(shape[0], bool))) if dims else template
 
-    def stream(self, check, members, *, seed, sampler, batch_size, device, items):
+    def draws(self, check, members, *, seed, sampler, batch_size, device, items):
         for first in range(0, len(items), batch_size):
             batch = items[first : first + batch_size]
             if self.fail_after is not None and len(self.drawn) >= self.fail_after:
@@ -69,8 +79,10 @@ class FakeEmulator:
             time.sleep(self.delay)
             self.calls += 1
             self.drawn += batch
-            for case in dict.fromkeys(case for case, _ in batch):
-                yield self._part(check, check.cases[case], [m for c, m in batch if c == case], seed)
+            cases = dict.fromkeys(case for case, _ in batch)
+            yield Batch(
+                [self._part(check, check.cases[case], [m for c, m in batch if c == case], seed) for case in cases]
+            )
 
     def _part(self, check, case, members, seed):
         mean = float(self.select(check, case).coarse.mean())
@@ -90,5 +102,5 @@ def expected(seed=0, members=range(3), cases=4):
     emulator, data = FakeEmulator(), conditions(cases)
     check = emulator.check(data)
     items = [(case, member) for case in range(cases) for member in members]
-    parts = emulator.stream(check, list(members), seed=seed, sampler=None, batch_size=1, device="cpu", items=items)
-    return xr.combine_by_coords(list(parts), combine_attrs="drop")
+    batches = emulator.draws(check, list(members), seed=seed, sampler=None, batch_size=1, device="cpu", items=items)
+    return xr.combine_by_coords([part for batch in batches for part in batch.parts], combine_attrs="drop")

@@ -79,17 +79,17 @@ def test_adding_members_leaves_the_first_bytes_alone(run, tmp_path):
 
 def test_a_run_that_is_interrupted_ends_with_the_same_bytes(run, tmp_path, monkeypatch):
     conditions, cases = held_out(run)
-    stream = Emulator.stream
+    draws = Emulator.draws
 
     def interrupted(self, *args, **kwargs):
-        for count, part in enumerate(stream(self, *args, **kwargs)):
+        for count, part in enumerate(draws(self, *args, **kwargs)):
             if count == 3:
                 raise KeyboardInterrupt
             yield part
 
     options = {"cases": cases, "batch_size": 2, "device": "cpu", "progress": False}
     with monkeypatch.context() as patch:
-        patch.setattr(Emulator, "stream", interrupted)
+        patch.setattr(Emulator, "draws", interrupted)
         with pytest.raises(KeyboardInterrupt):
             generate(load(run), conditions, tmp_path / "e.zarr", 3, **options)
     for name in ("e.zarr", "whole.zarr"):
