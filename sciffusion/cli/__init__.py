@@ -12,6 +12,7 @@ from importlib import import_module
 
 from sciffusion import __version__
 from sciffusion.errors import SciffusionError
+from sciffusion.stopping import Stopped
 
 __all__ = ["main"]
 
@@ -19,7 +20,9 @@ COMMANDS = ("demo", "init", "train", "generate", "evaluate", "inspect", "doctor"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command. Returns 0, 2 for a SciffusionError (printed without a traceback), 130 when interrupted."""
+    """Run one command. Returns 0, 2 for a SciffusionError (printed without a traceback), 130 when interrupted,
+    85 when stopped by a signal of the batch system: "queue me again".
+    """
     argv = list(sys.argv[1:] if argv is None else argv)
     args = _parser(argv[0] if argv else "").parse_args(argv)
     try:
@@ -32,6 +35,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"sciffusion {args.command}: interrupted; the same command resumes", file=sys.stderr)
         status = 130
+    except Stopped as stop:
+        print(f"sciffusion {args.command}: stopped on a signal; the same command goes on", file=sys.stderr)
+        status = int(stop.code or 0)
     return status
 
 

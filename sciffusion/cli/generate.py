@@ -5,6 +5,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from sciffusion import stopping
 from sciffusion.errors import SciffusionError
 
 __all__ = ["EXAMPLE", "HELP", "add_arguments", "run"]
@@ -47,7 +48,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Generate, and print where the ensemble is."""
+    """Generate, and print where the ensemble is. A stop on SIGTERM or SIGUSR1 ends with exit status 85."""
+    with stopping.listening():  # before torch is imported
+        return _run(args)
+
+
+def _run(args: argparse.Namespace) -> int:
     members = parse_members(args.members)
     from sciffusion.cli.logs import log_to
     from sciffusion.emulator import load

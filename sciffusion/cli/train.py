@@ -2,6 +2,8 @@
 
 import argparse
 
+from sciffusion import stopping
+
 HELP = "train an emulator, or continue a training that was stopped"
 EXAMPLE = "sciffusion train experiment.yaml --set train.steps=2000"
 
@@ -16,7 +18,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Train and say where the result is."""
+    """Train and say where the result is. A stop on SIGTERM or SIGUSR1 ends with exit status 85."""
+    with stopping.listening():  # before torch is imported
+        return _run(args)
+
+
+def _run(args: argparse.Namespace) -> int:
     from sciffusion.cli.logs import log_to
     from sciffusion.config import load_experiment
     from sciffusion.training.run import train

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 import xarray as xr
 
-from sciffusion import config
+from sciffusion import config, stopping
 from sciffusion.emulator import DEFAULT_BATCH, Cases, Check, Conditions, Emulator
 from sciffusion.errors import SciffusionError
 from sciffusion.execution.device import resolve_device
@@ -28,6 +28,7 @@ from sciffusion.generation.progress import Progress
 from sciffusion.generation.target import Target
 from sciffusion.generation.writer import Writer
 from sciffusion.stages.drawing import Drawn
+from sciffusion.stopping import Stopped
 
 __all__ = ["generate"]
 
@@ -87,8 +88,8 @@ def generate(
     SciffusionError
         For conditions that do not fit, an output that exists or was made with other settings, a full disk. Complete
         members and a previous output stay as they were.
-    KeyboardInterrupt
-        After Ctrl-C, when the items in flight are written; the same call resumes.
+    KeyboardInterrupt, Stopped
+        After Ctrl-C, or SIGTERM or SIGUSR1, when the items in flight are written; the same call resumes.
     """
     target, process = Target(store, overwrite=overwrite, resume=resume), Process.here()
     check = emulator.check(conditions, cases)
@@ -151,10 +152,11 @@ def _fill(
                 progress.update(1)
 
     try:
-        with Writer(write) as writer:
+        with stopping.listening(), Writer(write) as writer:
             for batch in draw():
                 writer.put(batch)
-    except KeyboardInterrupt:
+                stopping.check()
+    except (KeyboardInterrupt, Stopped):
         left = int((~store.completed()).sum())
         log.warning("interrupted; %s is intact, %d items are missing: the same command goes on", store.path, left)
         raise

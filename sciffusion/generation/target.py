@@ -13,6 +13,7 @@ from typing import Any
 
 import xarray as xr
 
+from sciffusion import stopping
 from sciffusion.errors import SciffusionError
 from sciffusion.fields import cf
 from sciffusion.fields.ensemble import EnsembleStore, is_ensemble_store, open_ensemble, write_netcdf
@@ -101,6 +102,7 @@ class Target:
             except SciffusionError:
                 if process.rank == 0 or time.monotonic() > deadline:
                     raise
+                stopping.check()
                 time.sleep(0.5)
 
     def _made(

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytorch_lightning as pl
 
+from sciffusion import stopping
+
 __all__ = ["Checkpoints", "LogLines", "StopOnSignal", "last_checkpoint"]
 
 log = logging.getLogger(__name__)
@@ -62,23 +64,25 @@ class Checkpoints(pl.Callback):
 class StopOnSignal(pl.Callback):
     """SIGINT, SIGTERM and SIGUSR1 end training after the step in flight; a second one ends it at once.
 
-    ``received`` is the signal's number, or 0.
+    ``stopped`` is True on every process when any of them was told to stop before the last step.
     """
 
     SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
     def __init__(self) -> None:
-        self.received = 0
+        self.stopped = self.interrupted = False
         self._previous: dict[int, Any] = {}
 
-    def on_fit_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """Take over the signals."""
+    def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Take over the signals, from Lightning too, whose own handler of SIGTERM waits for the other processes."""
         self._previous = {number: signal.signal(number, self._handle) for number in self.SIGNALS}
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Stop if any process was told to."""
-        if trainer.strategy.reduce_boolean_decision(self.received != 0, all=False):
+        told = self.interrupted or stopping.requested()
+        if trainer.strategy.reduce_boolean_decision(told, all=False):
             trainer.should_stop = True
+            self.stopped = trainer.global_step < (trainer.max_steps or 0)
 
     def teardown(self, trainer: pl.Trainer, pl_module: Any, stage: str) -> None:
         """Give the signals back."""
@@ -87,10 +91,13 @@ class StopOnSignal(pl.Callback):
         self._previous = {}
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.received:
+        if number != signal.SIGINT:
+            stopping.receive(number, frame)
+        elif self.interrupted:
             raise KeyboardInterrupt
-        self.received = number
-        log.info("%s: stopping after this step; the same command resumes", signal.Signals(number).name)
+        else:
+            self.interrupted = True
+            log.info("SIGINT: stopping after this step; the same command resumes")
 
 
 class LogLines(pl.Callback):

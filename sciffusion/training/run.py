@@ -21,15 +21,17 @@ import pytorch_lightning as pl
 import torch
 import yaml
 from pytorch_lightning.loggers import CSVLogger
+from pytorch_lightning.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
 
 import sciffusion
-from sciffusion import config
+from sciffusion import config, stopping
 from sciffusion.config import load_experiment
 from sciffusion.datasets.pairs import ExperimentData, open_experiment
 from sciffusion.emulator import Emulator
 from sciffusion.errors import SciffusionError
 from sciffusion.stages.build import build_baselines, build_denoiser
 from sciffusion.stages.denoiser import DenoiserStage
+from sciffusion.stopping import Stopped
 from sciffusion.training.callbacks import Checkpoints, LogLines, StopOnSignal, last_checkpoint
 from sciffusion.training.data import TrainingData
 from sciffusion.training.module import DenoiserModule
@@ -58,9 +60,14 @@ def train(
     ------
     SciffusionError
         For settings or data that do not fit, before any training.
-    KeyboardInterrupt
-        After a signal, once the state is saved.
+    KeyboardInterrupt, Stopped
+        After Ctrl-C, or SIGTERM or SIGUSR1, once the state is saved.
     """
+    with stopping.listening():
+        return _train(experiment, overrides, overwrite, progress)
+
+
+def _train(experiment: Config, overrides: Sequence[str], overwrite: bool, progress: bool | None) -> Emulator:
     settings = load_experiment(experiment, overrides)
     folder = _open_run(settings, overwrite)
     data = open_experiment(settings)
@@ -70,8 +77,8 @@ def train(
     trainer = _trainer(settings.train, folder, stop, _interactive() if progress is None else progress)
     start = time.monotonic()
     trainer.fit(module, datamodule=loaders, ckpt_path=last_checkpoint(folder / "checkpoints"), weights_only=True)
-    if stop.received:
-        raise KeyboardInterrupt
+    if stop.stopped:
+        raise KeyboardInterrupt if stop.interrupted else Stopped
     if trainer.is_global_zero:
         built = build_baselines(settings, data, stage)
         emulator = Emulator([module.result()], _card(settings, data, trainer, time.monotonic() - start))
@@ -127,6 +134,7 @@ def _prepared(settings: config.Experiment, data: ExperimentData, folder: Path) -
         torch.manual_seed(settings.train.seed)
         Emulator([build_denoiser(settings, data)], {"recipe": settings.recipe}).save(path)
     while not (path / "model.json").is_file():
+        stopping.check()
         time.sleep(0.2)
     stage = Emulator.load(path).stage
     assert isinstance(stage, DenoiserStage)
@@ -139,6 +147,7 @@ def _trainer(settings: config.TrainSettings, folder: Path, stop: StopOnSignal, p
         accelerator={"cuda": "gpu"}.get(settings.accelerator, settings.accelerator),
         devices=settings.devices,
         num_nodes=settings.nodes,
+        plugins=_cluster(),
         strategy="auto",
         precision=settings.precision,
         max_steps=settings.steps,
@@ -154,6 +163,12 @@ def _trainer(settings: config.TrainSettings, folder: Path, stop: StopOnSignal, p
         enable_model_summary=False,
         use_distributed_sampler=False,
     )
+
+
+def _cluster() -> list[Any]:
+    """Under srun: SLURM's own environment, without Lightning's requeueing, which would compete with the script's."""
+    under_srun = SLURMEnvironment.detect() and not TorchElasticEnvironment.detect()
+    return [SLURMEnvironment(auto_requeue=False)] if under_srun else []
 
 
 def _interactive() -> bool:

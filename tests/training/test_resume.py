@@ -61,11 +61,10 @@ def interrupted(undisturbed, folder, number):
     return path, process
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGUSR1])
 def test_a_killed_training_resumes_to_the_same_bits(undisturbed, tmp_path, number):
     path, process = interrupted(undisturbed, tmp_path, number)
-    if number == signal.SIGINT:
-        assert process.returncode == 130
+    assert process.returncode == {signal.SIGKILL: -9, signal.SIGINT: 130, signal.SIGUSR1: 85}[number]
     assert not (tmp_path / "run" / "emulator").exists()
     done = run(path)
     assert done.returncode == 0, done.stderr
