@@ -9,12 +9,14 @@ from pydantic.fields import FieldInfo
 
 from sciffusion import settings
 from sciffusion.config import Experiment
+from sciffusion.evaluation.settings import DataSource, EvaluationSettings
 
 PAGE = Path(__file__).with_name("settings.md")
 HEAD = """# Settings
 
-Every entry of an experiment YAML. Unknown entries are errors. `sciffusion init` writes a YAML that holds only what
-your data need; a recipe is laid under it, and what neither names has the default below. On the command line,
+Every entry of an experiment YAML, and last those of an evaluation. Unknown entries are errors. `sciffusion init` writes
+a YAML that holds only what your data need; a recipe is laid under it, and what neither names has the default below. On
+the command line,
 `--set train.steps=100` overrides an entry; list entries are reached by index or name
 (`--set stages.denoiser.network.channels=32`). `sciffusion init --schema` prints the same as a JSON schema for editors.
 
@@ -36,6 +38,7 @@ SECTIONS: dict[str, list[type[BaseModel]]] = {
 NAMED = {settings.Settings, *(model for models in SECTIONS.values() for model in models)}
 OTHERS = [getattr(settings, name) for name in settings.__all__]
 SECTIONS["Networks"] = [model for model in OTHERS if isinstance(model, type) and model not in NAMED]
+SECTIONS["An evaluation"] = [EvaluationSettings, DataSource]
 
 
 def page() -> str:

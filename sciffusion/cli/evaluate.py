@@ -1,92 +1,170 @@
 """``sciffusion evaluate``: judge any ensemble against a reference, and write the report."""
 
 import argparse
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from sciffusion.errors import SciffusionError
 
 if TYPE_CHECKING:
-    import xarray as xr
+    from sciffusion.evaluation.evaluation import Evaluation
+    from sciffusion.evaluation.settings import EvaluationSettings
 
 __all__ = ["EXAMPLE", "HELP", "add_arguments", "run"]
 
-HELP = "score an ensemble against the truth, beside baselines, and write a report"
+HELP = "score ensembles against the truth, beside baselines, and write a report"
 EXAMPLE = "sciffusion evaluate ens.zarr --reference fine.zarr --baselines linear=lin.zarr --report report.html"
+RENAMED = ("reference", "coarse", "training")
+PLAIN = ("variables", "dims", "periodic", "member", "estimator", "window", "block", "partial")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments."""
-    parser.add_argument("ensemble", help="ensemble to judge: NetCDF files or a Zarr store")
+    """Declare the arguments; what is not given is taken from --config, or left at its default."""
     parser.add_argument(
-        "--reference", required=True, nargs="+", metavar="PATH", help="the truth: files, globs or a store"
+        "ensembles", nargs="*", metavar="[NAME=]PATH", help="ensembles to judge, side by side: NetCDF or Zarr"
     )
+    parser.add_argument("--reference", nargs="+", metavar="PATH", help="the truth: files, globs or a store")
     parser.add_argument("--coarse", nargs="+", metavar="PATH", help="coarse input, to check that members agree with it")
     parser.add_argument(
         "--training", nargs="+", metavar="PATH", help="training data: its cases are scored apart, as IN-SAMPLE"
     )
-    parser.add_argument("--baselines", nargs="+", default=[], metavar="NAME=PATH", help="ensembles to compare with")
+    parser.add_argument("--baselines", nargs="+", metavar="NAME=PATH", help="ensembles to compare with")
+    parser.add_argument("--config", metavar="FILE.yaml", help="settings and data of an earlier evaluation")
     parser.add_argument(
         "--rename",
         nargs="+",
         default=[],
         metavar="NAME=OTHER",
-        help="names in the reference and coarse data -> names in the ensemble",
+        help="names in the reference, coarse and training data -> names in the ensemble",
     )
+    _add_settings(parser)
+    parser.add_argument(
+        "--state", metavar="FILE", help="keep the sums there: an interrupted evaluation goes on from it"
+    )
+    parser.add_argument("--report", metavar="FILE.html", help="write the report, and FILE.yaml that makes it again")
+    parser.add_argument("--figures", metavar="FOLDER", help="write the report's figures as SVG and PNG")
+    parser.add_argument("--json", metavar="FILE", help="write all numbers as JSON")
+    parser.add_argument("--netcdf", metavar="FILE", help="write all numbers as NetCDF")
+    parser.add_argument("--no-hashes", action="store_true", help="do not take SHA-256 fingerprints of the data")
+    parser.add_argument("--quiet", action="store_true", help="no progress")
+
+
+def _add_settings(parser: argparse.ArgumentParser) -> None:
+    """How to judge."""
     parser.add_argument(
         "--variables", nargs="+", metavar="NAME", help="variables to score (default: all of the ensemble)"
     )
     parser.add_argument("--dims", nargs="+", metavar="DIM", help="grid dims, where coordinates do not tell")
     parser.add_argument("--periodic", nargs="*", metavar="DIM", help="grid dims that wrap around")
     parser.add_argument("--member", metavar="DIM", help="the ensemble dim, where its name does not tell")
-    parser.add_argument(
-        "--estimator", default="fair", choices=("fair", "standard", "almost fair"), help="estimator of the CRPS"
-    )
-    parser.add_argument("--window", default="hann", choices=("hann", "dct"), help="for spectra of open domains")
+    parser.add_argument("--estimator", choices=("fair", "standard", "almost fair"), help="of the CRPS (fair)")
+    parser.add_argument("--window", choices=("hann", "dct"), help="for spectra of open domains (hann)")
     parser.add_argument(
         "--block", type=int, metavar="N", help="consecutive cases that hang together (default: estimated)"
     )
-    parser.add_argument("--partial", action="store_true", help="accept an ensemble store that is not complete")
     parser.add_argument(
-        "--state", metavar="FILE", help="keep the sums there: an interrupted evaluation goes on from it"
+        "--partial", action="store_true", default=None, help="accept ensemble stores that are not complete"
     )
-    parser.add_argument("--report", metavar="FILE.html", help="write the report")
-    parser.add_argument("--json", metavar="FILE", help="write all numbers as JSON")
-    parser.add_argument("--netcdf", metavar="FILE", help="write all numbers as NetCDF")
 
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate, print the scorecard, write what was asked for."""
-    from sciffusion.evaluation import evaluate
+    from sciffusion.cli.logs import log_to
+    from sciffusion.evaluation.files import evaluate_files
+    from sciffusion.evaluation.settings import fingerprinted
+    from sciffusion.fields.fingerprint import fingerprint
 
-    rename = _pairs(args.rename, "--rename")
-    evaluation = evaluate(
-        _open([args.ensemble], partial=args.partial),
-        _open(args.reference, rename),
-        baselines={
-            name: _open([path], partial=args.partial) for name, path in _pairs(args.baselines, "--baselines").items()
-        },
-        coarse=_open(args.coarse, rename) if args.coarse else None,
-        training=_open(args.training, rename) if args.training else None,
-        grid=args.dims,
-        periodic=args.periodic,
-        member=args.member,
-        variables=args.variables,
-        estimator=args.estimator,
-        window=args.window,
-        block=args.block,
-        state=args.state,
-        progress=lambda label: print(f"evaluating {label}", flush=True),
-    )
+    _check_outputs(args)
+    settings = _settings(args)
+    log_to()
+    if not args.no_hashes and (args.config or args.report or args.json):
+        settings = fingerprinted(settings, fingerprint)
+    shown = _Shown(not args.quiet)
+    evaluation = evaluate_files(settings, state=args.state, progress=shown)
+    shown.close()
     print(f"\n{evaluation.summary()}")
+    _write(evaluation, settings, args)
+    return 0
+
+
+class _Shown:
+    """Progress for the eye: a bar on a terminal, log lines otherwise."""
+
+    def __init__(self, show: bool) -> None:
+        self.show = show
+        self.bar: Any = None
+
+    def __call__(self, label: str, done: int, total: int) -> None:
+        from sciffusion.generation.progress import Progress
+
+        if self.bar is None:
+            self.bar = Progress(total, done, show=self.show, words="evaluating", unit="case")
+        self.bar.update(done - self.bar.done)
+
+    def close(self) -> None:
+        """All cases are done."""
+        if self.bar is not None:
+            self.bar.update(self.bar.total - self.bar.done)
+            self.bar.close()
+
+
+def _settings(args: argparse.Namespace) -> "EvaluationSettings":
+    """Of --config, with what the command line gives in its place."""
+    from sciffusion.evaluation.settings import load_settings, validated
+
+    entries = load_settings(args.config) if args.config else {}
+    rename = _pairs(args.rename, "--rename")
+    given = {name: {"paths": getattr(args, name), "rename": rename} for name in RENAMED if getattr(args, name)}
+    if args.ensembles:
+        given["ensembles"] = {name: {"paths": [path]} for name, path in _named(args.ensembles).items()}
+    if args.baselines:
+        baselines = _pairs(args.baselines, "--baselines")
+        given["baselines"] = {name: {"paths": [path]} for name, path in baselines.items()}
+    given |= {name: getattr(args, name) for name in PLAIN if getattr(args, name) is not None}
+    for name, words in (("ensembles", "an ensemble"), ("reference", "--reference")):
+        if name not in entries | given:
+            raise SciffusionError(f"evaluate needs {words}", f"for example: {EXAMPLE}")
+    return validated(entries | given, args.config or "evaluate")
+
+
+def _named(texts: list[str]) -> dict[str, str]:
+    """Names and paths of the ensembles: as given, else the file's name; a single one is called ensemble."""
+    named: dict[str, str] = {}
+    for text in texts:
+        name, separator, path = text.partition("=")
+        if not separator or Path(text).exists():
+            name, path = ("ensemble" if len(texts) == 1 else Path(text).stem), text
+        if name in named:
+            raise SciffusionError(f"two ensembles are called {name!r}", "write NAME=PATH to tell them apart")
+        named[name] = path
+    return named
+
+
+def _check_outputs(args: argparse.Namespace) -> None:
+    """Refuse, before any work, outputs that cannot be written."""
+    for path in (args.report, args.json, args.netcdf, args.state, args.figures):
+        if path and not Path(path).absolute().parent.is_dir():
+            raise SciffusionError(f"{path}: the folder {Path(path).parent} does not exist", "make it first")
+    if args.report and Path(args.report).suffix not in (".html", ".htm"):
+        raise SciffusionError(f"--report {args.report}: not a name of an HTML file", "write FILE.html")
+
+
+def _write(evaluation: "Evaluation", settings: "EvaluationSettings", args: argparse.Namespace) -> None:
+    from sciffusion.evaluation.settings import save_settings
+
     for path, write in (
         (args.report, evaluation.to_html),
+        (args.figures, evaluation.to_figures),
         (args.json, evaluation.to_json),
         (args.netcdf, evaluation.to_netcdf),
     ):
         if path:
             write(path)
             print(f"wrote {path}")
-    return 0
+    if args.report:
+        beside = Path(args.report).with_suffix(".yaml")
+        save_settings(settings, beside)
+        print(f"wrote {beside}")
 
 
 def _pairs(entries: list[str], option: str) -> dict[str, str]:
@@ -94,16 +172,3 @@ def _pairs(entries: list[str], option: str) -> dict[str, str]:
     if wrong:
         raise SciffusionError(f"{option} {wrong[0]!r} has no '='", f"write {option} name=value")
     return dict(entry.split("=", 1) for entry in entries)
-
-
-def _open(paths: list[str], rename: dict[str, str] | None = None, *, partial: bool = False) -> "xr.Dataset":
-    """An ensemble store of ours, complete unless ``partial``, or any other data."""
-    from pathlib import Path
-
-    from sciffusion.config import Source
-    from sciffusion.fields.open import open_source
-    from sciffusion.fields.reader import is_ensemble_store, open_ensemble
-
-    if len(paths) == 1 and is_ensemble_store(Path(paths[0])):
-        return open_ensemble(paths[0], partial=partial).rename(rename or {})
-    return open_source(Source(paths=paths, rename=rename or {}))

@@ -19,7 +19,7 @@ NAMES = {
     "spread_skill": "sqrt((m+1)/m) x spread over RMSE of the mean (1 is calibrated)",
 }
 DIMENSIONLESS = {"spread_skill"}
-SERIES = ("crps", "rmse", "spread_skill")
+SERIES = ("crps", "mae", "rmse", "spread_skill")
 PAIR = ("system", "variable")
 
 

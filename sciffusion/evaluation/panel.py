@@ -2,7 +2,7 @@
 
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -23,10 +23,11 @@ from sciffusion.evaluation.source import Source
 from sciffusion.evaluation.spectral import Spectral
 from sciffusion.evaluation.tally import Sums, Tally
 
-__all__ = ["Coarse", "Key", "Marks", "Panel"]
+__all__ = ["Coarse", "Key", "Marks", "Panel", "Progress"]
 
 Key = tuple[str, str, str]  # sample, system, field
 Sample = Callable[[Case], str]
+Progress = Callable[[str, int, int], None]  # label of the case whose turn it is, how many are done, how many there are
 
 
 @dataclass(frozen=True)
@@ -70,9 +71,7 @@ class Panel:
     skipped: list[str] = field(default_factory=list)
     done: set[str] = field(default_factory=set)
 
-    def run(
-        self, fields: Sequence[Field], cases: Sequence[Case], sample: Sample, progress: Callable[[str], None]
-    ) -> None:
+    def run(self, fields: Sequence[Field], cases: Sequence[Case], sample: Sample, progress: Progress) -> None:
         """Measure every case of every field that has a truth and members; the others are listed in ``skipped``.
 
         Cases that are done already are left out, so that an interrupted run goes on where it stopped.
@@ -81,7 +80,7 @@ class Panel:
         for case in cases:
             if case.label in self.done:
                 continue
-            progress(case.label)
+            progress(case.label, len(self.done), len(cases))
             found = {one.label: self._judge(one, case, sample(case)) for one in fields}
             self._commit(case, found)
 
@@ -107,6 +106,10 @@ class Panel:
         """What has to agree for sums to be added up."""
         names = {name: sorted(map(str, source.ds.data_vars)) for name, source in self.systems.items()}
         return {"systems": names, "grid": list(self.domain.grid.shape), "estimator": self.estimator}
+
+    def led_by(self, name: str) -> "Panel":
+        """The same sums with the system ``name`` as the one that is judged."""
+        return replace(self, systems={name: self.systems[name], **self.systems})
 
     def emptied(self, marks: dict[str, Marks]) -> "Panel":
         """The same panel before its first case, with these marks."""

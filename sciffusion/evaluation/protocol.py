@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from sciffusion.evaluation.domain import Domain, Window
 from sciffusion.evaluation.evaluation import Evaluation
 from sciffusion.evaluation.gallery import gallery
 from sciffusion.evaluation.layout import Case, Field, Layout
-from sciffusion.evaluation.panel import Coarse, Panel
+from sciffusion.evaluation.panel import Coarse, Panel, Progress
 from sciffusion.evaluation.results import Results
 from sciffusion.evaluation.source import Source
 from sciffusion.evaluation.state import load, save
@@ -29,7 +30,7 @@ OURS = "ensemble"
 
 
 def evaluate(
-    ensemble: xr.Dataset,
+    ensemble: xr.Dataset | Mapping[str, xr.Dataset],
     reference: xr.Dataset,
     *,
     baselines: Mapping[str, xr.Dataset] | None = None,
@@ -42,7 +43,7 @@ def evaluate(
     estimator: Estimator = "fair",
     window: Window = "hann",
     block: int | None = None,
-    progress: Callable[[str], None] | None = None,
+    progress: Progress | None = None,
     state: str | Path | None = None,
 ) -> Evaluation:
     """Judge an ensemble against the truth, beside baselines, on the cells and cases that all of them have.
@@ -50,7 +51,8 @@ def evaluate(
     Parameters
     ----------
     ensemble
-        Any ensemble: dims (member, case dims, grid dims) in any order, eager, lazy or dask-backed.
+        Any ensemble: dims (member, case dims, grid dims) in any order, eager, lazy or dask-backed. Several by name are
+        judged side by side, on the cells and cases of the first that all of them have.
     reference
         The truth, with the same variables. Cases are matched by their coordinate labels, cells by coordinates
         (reversed or shifted by 360 degrees is fine, a larger domain too); convertible units are converted.
@@ -74,7 +76,7 @@ def evaluate(
     block
         Number of consecutive cases that hang together, for intervals; estimated from the data by default.
     progress
-        Called with the label of every case when its turn comes.
+        Called for every case when its turn comes: its label, how many are done, how many there are.
     state
         File that keeps the sums: an interrupted evaluation goes on from it, and new cases are added to it.
 
@@ -83,20 +85,32 @@ def evaluate(
     SciffusionError
         For a variable that the reference lacks, different grids, inconvertible units, or no case in common.
     """
-    chosen = _variables(ensemble, reference, variables)
-    dims = grid.dims if isinstance(grid, Grid) else tuple(grid or _recorded(ensemble).get("dims", ()))
-    layout = Layout.of(ensemble, chosen, dims, member)
-    cells = grid if isinstance(grid, Grid) else _grid(ensemble, layout.grid, periodic)
-    named = {OURS: ensemble, **(baselines or {})}
-    if len(named) <= len(baselines or {}):
-        raise SciffusionError(f"a baseline is called {OURS!r}", "give it another name")
+    judged = {OURS: ensemble} if isinstance(ensemble, xr.Dataset) else dict(ensemble)
+    named = _together(judged, baselines or {})
+    first = next(iter(judged.values()))
+    chosen = _variables(first, reference, variables)
+    dims = grid.dims if isinstance(grid, Grid) else tuple(grid or _recorded(first).get("dims", ()))
+    layout = Layout.of(first, chosen, dims, member)
+    cells = grid if isinstance(grid, Grid) else _grid(first, layout.grid, periodic)
     systems = {name: Source.of(name, ds, layout, cells).in_units_of(reference) for name, ds in named.items()}
     truth = Source.of("the reference", reference, layout, cells, deterministic=True)
     panel = Panel(systems, truth, Domain.of(cells, window), _coarse(coarse, layout, cells, reference), estimator)
-    fields, cases = layout.fields(ensemble, chosen), layout.case_list(ensemble)
-    sample = _sampler(ensemble, training, layout)
-    panel = _run(panel, state, fields, cases, sample, progress or (lambda label: None))
-    return _evaluation(panel, fields, cases, sample, block, ensemble, reference)
+    fields, cases = layout.fields(first, chosen), layout.case_list(first)
+    sample = _sampler(first, training, layout)
+    panel = _run(panel, state, fields, cases, sample, progress or (lambda label, done, total: None))
+    found = [
+        _evaluation(panel.led_by(name), fields, cases, sample, block, ds, reference) for name, ds in judged.items()
+    ]
+    return replace(found[0], others=dict(zip(list(judged)[1:], found[1:], strict=True)))
+
+
+def _together(judged: Mapping[str, xr.Dataset], baselines: Mapping[str, xr.Dataset]) -> dict[str, xr.Dataset]:
+    """Ensembles and baselines in one mapping. Raises SciffusionError when there is none, or a name stands twice."""
+    if not judged:
+        raise SciffusionError("there is no ensemble to judge", "give one, or several by name")
+    for name in judged.keys() & baselines.keys():
+        raise SciffusionError(f"a baseline is called {name!r}", "that is an ensemble's name; give it another")
+    return {**judged, **baselines}
 
 
 def _run(
@@ -105,7 +119,7 @@ def _run(
     fields: list[Field],
     cases: list[Case],
     sample: Callable[[Case], str],
-    progress: Callable[[str], None],
+    progress: Progress,
 ) -> Panel:
     """Judge the cases; with ``state``, go on from that file and leave the sums there, whatever ends the run."""
     if state is None:

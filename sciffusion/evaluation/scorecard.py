@@ -28,19 +28,24 @@ def scorecard(evaluation: "Evaluation") -> str:
     scores = evaluation.scores
     head = f"{scores.attrs['cases']} case(s), {scores.attrs['members']} members, scored on: {scores.attrs['sample']}"
     lines = [head, "", *_aligned([HEADER, *rows(scores)]), ""]
-    for name, sentences in evaluation.verdicts.items():
-        lines += [
-            f"{name} ({scores['units'].sel(variable=name).item() or 'no units'})",
-            *(f"  - {one}" for one in sentences),
-        ]
+    for owner, one in evaluation.side_by_side.items():
+        lines += _sentences(one, f"{owner}: " if evaluation.others else "")
     lines += ["", *interval_notes(scores)]
-    if evaluation.in_sample is not None:
-        lines += [
-            "",
-            "IN-SAMPLE (training cases, no evidence of skill)",
-            *_aligned([HEADER, *rows(evaluation.in_sample)]),
-        ]
+    for owner, one in evaluation.side_by_side.items():
+        if one.in_sample is not None:
+            of = f" of {owner}" if evaluation.others else ""
+            head = f"IN-SAMPLE{of} (training cases, no evidence of skill)"
+            lines += ["", head, *_aligned([HEADER, *rows(one.in_sample)])]
     return "\n".join(lines).replace("–", "-")
+
+
+def _sentences(evaluation: "Evaluation", owner: str) -> list[str]:
+    """The verdicts of one ensemble, by variable."""
+    lines = []
+    for name, sentences in evaluation.verdicts.items():
+        units = evaluation.scores["units"].sel(variable=name).item() or "no units"
+        lines += [f"{owner}{name} ({units})", *(f"  - {one}" for one in sentences)]
+    return lines
 
 
 def interval_notes(scores: xr.Dataset) -> list[str]:

@@ -12,13 +12,18 @@ _INTERVAL = 30.0  # seconds between log lines
 
 
 class Progress:
-    """Counts items up to ``total``, ``done`` of which were there before; silent when not ``show``."""
+    """Counts items up to ``total``, ``done`` of which were there before; silent when not ``show``.
 
-    def __init__(self, total: int, done: int, *, show: bool = True) -> None:
-        self.total, self.done, self._made = total, done, 0
+    ``words`` says what is done to them, ``unit`` what one of them is called.
+    """
+
+    def __init__(
+        self, total: int, done: int, *, show: bool = True, words: str = "generating", unit: str = "item"
+    ) -> None:
+        self.total, self.done, self._made, self._words, self._unit = total, done, 0, words, unit
         self._start = self._said = time.monotonic()
         self._show = show
-        self._bar: Any = _bar(total, done) if show and _interactive() else None
+        self._bar: Any = _bar(total, done, words, unit) if show and _interactive() else None
 
     def update(self, count: int) -> None:
         """Another ``count`` items are complete."""
@@ -37,7 +42,8 @@ class Progress:
     def __str__(self) -> str:
         rate = self._made / max(time.monotonic() - self._start, 1e-9)
         left = (self.total - self.done) / rate if rate else float("inf")
-        return f"{self.done} of {self.total} items, {rate:.2f} per second, {_clock(left)} to go"
+        counted = f"{self._words}: {self.done} of {self.total} {self._unit}s"
+        return f"{counted}, {rate:.2f} per second, {_clock(left)} to go"
 
 
 def _clock(seconds: float) -> str:
@@ -51,7 +57,7 @@ def _interactive() -> bool:
     return sys.stderr.isatty() or "ipykernel" in sys.modules
 
 
-def _bar(total: int, done: int) -> Any:
+def _bar(total: int, done: int, words: str, unit: str) -> Any:
     from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
-    return tqdm(total=total, initial=done, unit="item", desc="generating")
+    return tqdm(total=total, initial=done, unit=unit, desc=words)

@@ -51,14 +51,17 @@ def test_an_interrupted_evaluation_goes_on_from_its_state(data, tmp_path):
     ensemble, truth = data
     seen = []
 
-    def stop_after_three(label):
+    def stop_after_three(label, done, total):
+        assert (done, total) == (len(seen), 6)
         seen.append(label)
         if len(seen) == 4:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         evaluate(ensemble, truth, state=tmp_path / "state.npz", progress=stop_after_three)
-    resumed = evaluate(ensemble, truth, state=tmp_path / "state.npz", progress=seen.append)
+    resumed = evaluate(
+        ensemble, truth, state=tmp_path / "state.npz", progress=lambda label, done, total: seen.append(label)
+    )
     assert len(seen) == 4 + 3  # the interrupted case is judged again, the three before it are not
     xr.testing.assert_allclose(resumed.scores, evaluate(ensemble, truth).scores, rtol=1e-12)
 

@@ -3,6 +3,9 @@
 import io
 import itertools
 import re
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
@@ -12,7 +15,7 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-__all__ = ["COLOURS", "ENSEMBLE", "INK", "figure", "legend", "powers", "svg"]
+__all__ = ["COLOURS", "ENSEMBLE", "INK", "MARKERS", "Drawing", "figure", "legend", "powers"]
 
 INK = "#010203"  # stands for the page's text colour until the SVG is written
 ENSEMBLE = "#1f86d6"
@@ -24,6 +27,7 @@ COLOURS = (
     "#8a7fd0",
     "#9a8a00",
 )  # baselines, told apart by the colour-blind
+MARKERS = "os^DvPX"  # the same for print without colours
 
 _STYLE: Any = {
     "svg.fonttype": "none",
@@ -94,17 +98,39 @@ def legend(axes: Axes, **settings: Any) -> None:
         axes.legend(**settings)
 
 
-def svg(canvas: Figure, words: str) -> str:
-    """The figure as an SVG element, described by ``words`` for those who cannot see it."""
-    buffer = io.StringIO()
-    serial = next(_serial)
-    with mpl.rc_context({**_STYLE, "svg.hashsalt": "sciffusion"}):
-        canvas.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-    text = buffer.getvalue()
-    text = text[text.index("<svg") :].replace(INK, "currentColor")
-    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    text = re.sub(r'\bid="', f'id="f{serial}-', text)
-    text = re.sub(r'(href="#|url\(#)', rf"\g<1>f{serial}-", text)
-    head, rest = text.split(">", 1)
-    head = re.sub(r' (width|height)="[^"]*"', "", head)
-    return f'{head} role="img" aria-label="{words}">{rest}'
+@dataclass(frozen=True)
+class Drawing:
+    """A figure, described by ``words`` for those who cannot see it."""
+
+    canvas: Figure
+    words: str
+
+    def inline(self) -> str:
+        """As an SVG element of the page, whose ink is the page's text colour."""
+        serial = next(_serial)
+        text = self._svg().replace(INK, "currentColor")
+        text = re.sub(r'\bid="', f'id="f{serial}-', text)
+        text = re.sub(r'(href="#|url\(#)', rf"\g<1>f{serial}-", text)
+        head, rest = text.split(">", 1)
+        head = re.sub(r' (width|height)="[^"]*"', "", head)
+        return f'{head} role="img" aria-label="{escape(self.words, quote=True)}">{rest}'
+
+    def add_to_title(self, words: str) -> None:
+        """Say in the title what else the figure is of."""
+        axes = self.canvas.axes[0]
+        axes.set_title(f"{axes.get_title()}: {words}")
+
+    def save(self, stem: Path) -> list[Path]:
+        """As STEM.svg and STEM.png on white paper, for a document of the reader's own."""
+        vector, pixels = stem.with_name(f"{stem.name}.svg"), stem.with_name(f"{stem.name}.png")
+        vector.write_text(self._svg(), encoding="utf-8")
+        with mpl.rc_context(_STYLE):
+            self.canvas.savefig(pixels, dpi=200, facecolor="white")
+        return [vector, pixels]
+
+    def _svg(self) -> str:
+        buffer = io.StringIO()
+        with mpl.rc_context({**_STYLE, "svg.hashsalt": "sciffusion"}):
+            self.canvas.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+        text = buffer.getvalue()
+        return re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)

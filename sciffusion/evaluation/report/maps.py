@@ -5,36 +5,41 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from sciffusion.evaluation.report.figures import figure, svg
+from sciffusion.evaluation.report.figures import Drawing, figure
 
-__all__ = ["case_maps", "mean_maps"]
+__all__ = ["SHARED", "case_maps", "mean_maps"]
 
 MOST_CELLS = 360  # along an axis of a picture; finer fields are averaged down
 WIDTH, HEIGHT = 4.4, 2.6  # inches
+SHARED = ("coarse", "coarse input", "truth")
 PICTURES = ("coarse", "truth", "mean", "member 0", "member 1", "member 2")
 TITLES = {"coarse": "coarse input", "mean": "ensemble mean", "spread": "ensemble spread (sd)"}
 DEGREES = {"lat": "latitude (°N)", "latitude": "latitude (°N)", "lon": "longitude (°E)", "longitude": "longitude (°E)"}
 
 
-def case_maps(maps: xr.Dataset, variable: str, units: str) -> list[str]:
-    """Coarse input, truth, mean and three members on the truth's scale; the spread on its own."""
+def case_maps(maps: xr.Dataset, variable: str, units: str, *, shared: bool = True) -> dict[str, Drawing]:
+    """Coarse input, truth, mean and three members on the truth's scale; the spread on its own.
+
+    Without ``shared`` only what is the ensemble's own.
+    """
     found = {name: maps[f"{variable}/{name}"] for name in PICTURES if f"{variable}/{name}" in maps}
     low, high, colours = _scale(found["truth"].values)
-    pictures = [_picture(maps, field, _title(name), units, low, high, colours) for name, field in found.items()]
+    shown = {_title(name): field for name, field in found.items() if shared or name not in SHARED}
+    pictures = {title: _picture(maps, field, title, units, low, high, colours) for title, field in shown.items()}
     spread = maps[f"{variable}/spread"]
     if spread.notnull().any():
-        pictures.append(_picture(maps, spread, TITLES["spread"], units, 0, _high(spread.values), "magma"))
+        pictures["ensemble spread"] = _picture(maps, spread, TITLES["spread"], units, 0, _high(spread.values), "magma")
     return pictures
 
 
-def mean_maps(maps: xr.Dataset, variable: str, units: str) -> list[str]:
+def mean_maps(maps: xr.Dataset, variable: str, units: str) -> dict[str, Drawing]:
     """CRPS and error of the ensemble mean, averaged over all cases."""
     crps, error = maps[f"{variable}/mean CRPS"], maps[f"{variable}/mean error"]
-    bound = _high(np.abs(error.values))
-    return [
-        _picture(maps, crps, "CRPS, averaged over cases", units, 0, _high(crps.values), "viridis"),
-        _picture(maps, error, "error of the mean, averaged over cases", units, -bound, bound, "RdBu_r"),
-    ]
+    bound, titles = _high(np.abs(error.values)), ("CRPS, averaged over cases", "error of the mean, averaged over cases")
+    return {
+        "mean CRPS": _picture(maps, crps, titles[0], units, 0, _high(crps.values), "viridis"),
+        "mean error": _picture(maps, error, titles[1], units, -bound, bound, "RdBu_r"),
+    }
 
 
 def _title(name: str) -> str:
@@ -57,7 +62,7 @@ def _high(values: np.ndarray) -> float:
 
 def _picture(
     maps: xr.Dataset, field: xr.DataArray, title: str, units: str, low: float, high: float, colours: str
-) -> str:
+) -> Drawing:
     """Two dimensions as a map, three by their middle slice, one as a curve."""
     if field.ndim == 3:
         field = field[field.shape[0] // 2]
@@ -76,7 +81,7 @@ def _picture(
     bar.set_label(units)
     vertical, horizontal = (_label(maps, _dim(dim)) for dim in field.dims)
     axes.set(title=title, xlabel=horizontal, ylabel=vertical)
-    return svg(canvas, f"Map: {title}")
+    return Drawing(canvas, f"Map: {title}")
 
 
 def _label(maps: xr.Dataset, dim: str) -> str:
@@ -88,11 +93,11 @@ def _dim(name: object) -> str:
     return str(name).removeprefix("coarse_")
 
 
-def _curve(field: xr.DataArray, title: str, units: str) -> str:
+def _curve(field: xr.DataArray, title: str, units: str) -> Drawing:
     canvas, (axes,) = figure(WIDTH, HEIGHT)
     axes.plot(field.values)
     axes.set(title=title, xlabel=_dim(field.dims[0]), ylabel=units)
-    return svg(canvas, title)
+    return Drawing(canvas, title)
 
 
 def _oriented(maps: xr.Dataset, field: xr.DataArray) -> tuple[xr.DataArray, tuple[float, float, float, float]]:

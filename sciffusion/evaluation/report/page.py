@@ -1,15 +1,16 @@
 """The page around the figures: sections in the order in which a reader asks."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from html import escape
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
 import xarray as xr
 
-from sciffusion.evaluation.report import curves, maps
+from sciffusion.evaluation.report.gather import Shown, figures_of, left_out, maps_of
+from sciffusion.evaluation.report.sections import SECTIONS, Section
 from sciffusion.evaluation.report.tables import attributes, facts, scorecard_table
-from sciffusion.evaluation.report.words import CAPTIONS, GLOSSARY
+from sciffusion.evaluation.report.words import GLOSSARY, MAPS, MASKED
 from sciffusion.evaluation.scorecard import interval_notes
 from sciffusion.evaluation.verdict import WHOLE, Statement, statements
 
@@ -18,35 +19,27 @@ if TYPE_CHECKING:
 
 __all__ = ["render"]
 
-MOST_FIGURES = 6  # variables that get figures; numbers are given for all
-SECTIONS = {
-    "verdict": "Verdict",
-    "scorecard": "Scorecard",
-    "maps": "One case in pictures",
-    "skill": "Where and when it is good",
-    "calibration": "Is the spread right?",
-    "spectra": "Is the detail right at every scale?",
-    "distributions": "Are the values right, extremes included?",
-    "method": "How this was computed",
-}
+MOST_VARIABLES = (6, 4, 2, 1)  # that get figures: as many as the page's size allows; numbers are given for all
+LARGEST = 9.5e6  # bytes of a page that can be sent by mail
 
 
 def render(evaluation: "Evaluation") -> str:
-    """The report as HTML: no file, font or script from elsewhere."""
-    scores = evaluation.scores
-    shown = [str(name) for name in scores["variable"].values][:MOST_FIGURES]
-    body = {
-        "verdict": _verdict(scores),
-        "scorecard": _scorecard(evaluation),
-        "maps": _maps(evaluation.maps, scores, shown),
-        "skill": _by_variable(scores, shown, _skill_figures),
-        "calibration": _by_variable(scores, shown, _calibration_figures),
-        "spectra": _spectra_note(scores) + _by_variable(scores, shown, _spectral_figures),
-        "distributions": _by_variable(scores, shown, _distribution_figures),
-        "method": _method(evaluation),
-    }
-    sections = "".join(f'<section id="{key}"><h2>{SECTIONS[key]}</h2>{text}</section>' for key, text in body.items())
-    links = " ".join(f'<a href="#{key}">{words}</a>' for key, words in SECTIONS.items())
+    """The report as HTML: no file, font or script from elsewhere, under 10 MB."""
+    names = [str(name) for name in evaluation.scores["variable"].values]
+    for most in MOST_VARIABLES:
+        page = _page(evaluation, names[:most])
+        if len(page.encode()) < LARGEST:
+            break
+    return page
+
+
+def _page(evaluation: "Evaluation", shown: list[str]) -> str:
+    parts = [(section, _body(evaluation, section, shown)) for section in SECTIONS]
+    sections = "".join(
+        f'<section id="{one.key}"><h2>{one.title}</h2><p class="says">{one.says}</p>{body}</section>'
+        for one, body in parts
+    )
+    links = " ".join(f'<a href="#{one.key}">{one.title}</a>' for one, _ in parts)
     style = files("sciffusion.evaluation.report").joinpath("style.css").read_text(encoding="utf-8")
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
@@ -55,6 +48,17 @@ def render(evaluation: "Evaluation") -> str:
         f"<title>Ensemble evaluation</title><style>{style}</style></head>"
         f"<body><main>{_header(evaluation)}<nav>{links}</nav>{sections}</main></body></html>"
     )
+
+
+def _body(evaluation: "Evaluation", section: Section, shown: list[str]) -> str:
+    own: dict[str, Callable[[], str]] = {
+        "verdict": lambda: _verdicts(evaluation),
+        "scorecard": lambda: _scorecard(evaluation),
+        "maps": lambda: _maps(evaluation, shown),
+        "spectra": lambda: _spectra_note(evaluation.scores) + _figures(evaluation, section, shown),
+        "method": lambda: _method(evaluation),
+    }
+    return own.get(section.key, lambda: _figures(evaluation, section, shown))()
 
 
 def _header(evaluation: "Evaluation") -> str:
@@ -67,77 +71,74 @@ def _header(evaluation: "Evaluation") -> str:
     return f"<h1>Ensemble evaluation</h1><p class='soft'>{escape(names)}</p>{alarm}{facts(evaluation)}"
 
 
-def _verdict(scores: xr.Dataset) -> str:
-    cards = "".join(_card(name, found, scores) for name, found in statements(scores).items())
-    return f'<div class="cards">{cards}</div>'
+def _verdicts(evaluation: "Evaluation") -> str:
+    text = ""
+    for name, one in evaluation.side_by_side.items():
+        cards = "".join(_card(variable, found, one.scores) for variable, found in statements(one.scores).items())
+        title = f"<h3>{escape(name)}</h3>" if evaluation.others else ""
+        text += f'{title}<div class="cards">{cards}</div>'
+    return text
 
 
 def _card(name: str, found: list[Statement], scores: xr.Dataset) -> str:
     marks = {True: "good", False: "bad", None: "plain"}
     items = "".join(f'<li class="{marks[one.good]}">{escape(one.text)}</li>' for one in found)
     units = escape(str(scores["units"].sel(variable=name).item()))
-    return f'<div class="card"><h3>{escape(name)} <span class="soft">{units}</span></h3><ul>{items}</ul></div>'
+    return f'<div class="card"><h4>{escape(name)} <span class="soft">{units}</span></h4><ul>{items}</ul></div>'
 
 
 def _scorecard(evaluation: "Evaluation") -> str:
     text = scorecard_table(evaluation.scores)
     text += "".join(f'<p class="note">{escape(words)}.</p>' for words in interval_notes(evaluation.scores))
-    if evaluation.in_sample is not None:
-        text += (
-            '<div class="alarm"><h3>IN-SAMPLE</h3><p>The same scores on cases that the model was trained on. '
-            "They are no evidence of skill; a large gap to the table above is a sign of overfitting.</p>"
-            f"{scorecard_table(evaluation.in_sample)}</div>"
-        )
+    for name, one in evaluation.side_by_side.items():
+        if one.in_sample is not None:
+            owner = f": {escape(name)}" if evaluation.others else ""
+            text += (
+                f'<div class="alarm"><h3>IN-SAMPLE{owner}</h3><p>The same scores on cases that the model was trained '
+                "on. They are no evidence of skill; a large gap to the table above is a sign of overfitting.</p>"
+                f"{scorecard_table(one.in_sample)}</div>"
+            )
     return text
 
 
-def _maps(pictures: xr.Dataset, scores: xr.Dataset, shown: list[str]) -> str:
-    text = f"<p>{escape(str(pictures.attrs.get('case', '')))}. {CAPTIONS['maps']}</p>"
-    for name in shown:
-        units = str(scores["units"].sel(variable=name).item())
-        found = [*maps.case_maps(pictures, name, units), *maps.mean_maps(pictures, name, units)]
-        drawn = "".join(f"<figure>{one}</figure>" for one in found)
-        text += f'<h3>{escape(name)}</h3><div class="figures">{drawn}</div>'
+def _maps(evaluation: "Evaluation", shown: list[str]) -> str:
+    case = escape(str(evaluation.maps.attrs.get("case", "")))
+    text = f"<p>{case}. {MAPS}</p>"
+    for variable in shown:
+        text += f"<h3>{escape(variable)}</h3>"
+        for name, pictures in maps_of(evaluation, variable):
+            text += f"<h4>{escape(name)}</h4>" if evaluation.others else ""
+            text += _grid(pictures)
     return text
 
 
-def _by_variable(scores: xr.Dataset, shown: list[str], draw: Callable[[xr.Dataset], list[tuple[str, str]]]) -> str:
-    text = ""
-    for name in shown:
-        figures = "".join(
-            f"<figure>{drawn}<figcaption>{CAPTIONS[key]}</figcaption></figure>"
-            for key, drawn in draw(scores.sel(variable=name))
-        )
-        text += f'<h3>{escape(name)}</h3><div class="figures">{figures}</div>'
-    left = scores.sizes["variable"] - len(shown)
+def _figures(evaluation: "Evaluation", section: Section, shown: list[str]) -> str:
+    """Figures by variable, then what was left out and why."""
+    text = "".join(_block(name, figures_of(evaluation, section, name)) for name in shown)
+    for reason, plots in left_out(evaluation, section).items():
+        text += f'<p class="note">Left out: {escape(", ".join(plots))}; {escape(reason)}.</p>'
+    left = evaluation.scores.sizes["variable"] - len(shown)
     return text + (f'<p class="note">{left} more variables have numbers in the scorecard only.</p>' if left else "")
 
 
-def _skill_figures(one: xr.Dataset) -> list[tuple[str, str]]:
-    return [("by_case", curves.by_case(one)), ("by_region", curves.by_region(one))]
+def _block(title: str, figures: Iterable[Shown]) -> str:
+    grid = _grid(figures)
+    return f"<h3>{escape(title)}</h3>{grid}" if grid else ""
 
 
-def _calibration_figures(one: xr.Dataset) -> list[tuple[str, str]]:
-    if one["spread_skill"].isel(system=0).isnull():
-        return []
-    return [
-        ("rank_histogram", curves.rank_histogram(one)),
-        ("spread_skill", curves.spread_skill(one)),
-        ("scales", curves.scales(one)),
-    ]
+def _grid(figures: Iterable[Shown]) -> str:
+    drawn = "".join(_figure(one) for one in figures)
+    return f'<div class="figures">{drawn}</div>' if drawn else ""
 
 
-def _spectral_figures(one: xr.Dataset) -> list[tuple[str, str]]:
-    return [("spectrum", curves.spectrum(one, str(band))) for band in one["band"].values]
-
-
-def _distribution_figures(one: xr.Dataset) -> list[tuple[str, str]]:
-    return [("densities", curves.densities(one)), ("quantiles", curves.quantiles(one))]
+def _figure(one: Shown) -> str:
+    caption = f"<figcaption>{escape(one.caption)}</figcaption>" if one.caption else ""
+    return f"<figure>{one.drawing.inline()}{caption}</figure>"
 
 
 def _spectra_note(scores: xr.Dataset) -> str:
     units, window = scores.attrs["wavenumber_units"], scores.attrs["spectral_window"]
-    masked = f" {CAPTIONS['masked']}" if float(scores["coverage"].isel(system=0).min()) < WHOLE else ""
+    masked = f" {MASKED}" if float(scores["coverage"].isel(system=0).min()) < WHOLE else ""
     return f'<p class="note">Wavenumber in {escape(units)}; window: {escape(window)}.{masked}</p>'
 
 

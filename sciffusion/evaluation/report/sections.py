@@ -1,0 +1,164 @@
+"""What the report consists of, as data: sections in the order in which a reader asks, and the figures of each."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import xarray as xr
+
+from sciffusion.evaluation.report import calibration, skill, spectral, values
+from sciffusion.evaluation.report.figures import Drawing
+from sciffusion.evaluation.report.systems import has
+
+__all__ = ["SECTIONS", "Plot", "Section"]
+
+MEMBERS = "it needs an ensemble of two or more members"
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A figure of one variable: ``draw`` from the scores of that variable.
+
+    ``needs`` names the scores without which it is left out, ``otherwise`` why that may be; ``each``: it shows one
+    ensemble alone, so it is drawn for every ensemble; else all systems are in it.
+    """
+
+    name: str
+    draw: Callable[[xr.Dataset], list[Drawing]]
+    caption: str
+    needs: tuple[str, ...]
+    otherwise: str = "nothing was computed"
+    each: bool = False
+
+    def possible(self, one: xr.Dataset) -> bool:
+        """Whether the scores of this variable have what it needs."""
+        return all(has(one, name) for name in self.needs)
+
+
+@dataclass(frozen=True)
+class Section:
+    """``says`` in one sentence what it shows, for a reader who has not seen the code."""
+
+    key: str
+    title: str
+    says: str
+    plots: tuple[Plot, ...] = ()
+
+
+SKILL = (
+    Plot(
+        "crps_by_case",
+        skill.by_case,
+        "Lower is better. The ensemble should lie below every baseline at every case.",
+        ("crps_by_case",),
+    ),
+    Plot(
+        "errors_by_case",
+        skill.errors_by_case,
+        "Lower is better. A single guess, such as the regression mean, can match the ensemble here and still fail at "
+        "everything below.",
+        ("rmse_by_case", "mae_by_case"),
+    ),
+    Plot(
+        "crps_by_region",
+        skill.by_region,
+        "Every mark is a region. Below 1 the ensemble is better than that baseline there.",
+        ("crps_by_region",),
+    ),
+)
+CALIBRATION = (
+    Plot(
+        "rank_histogram",
+        calibration.rank_histogram,
+        "Flat at 1 is right. A U: too little spread; a dome: too much; a slope: biased.",
+        ("rank_histogram", "spread_skill"),
+        MEMBERS,
+        each=True,
+    ),
+    Plot(
+        "spread_skill",
+        calibration.spread_skill,
+        "Each mark is a twelfth of the area. On the dashed line a stated spread is the error it promises; above it the "
+        "ensemble is overconfident.",
+        ("spread_in_bin",),
+        MEMBERS,
+    ),
+    Plot(
+        "scales",
+        calibration.scales,
+        "Above: 1 is calibrated at that scale, below 1 overconfident. Below: 1 where the mean knows the truth, 0 where "
+        "only the statistics are known.",
+        ("spread_skill_by_scale",),
+        MEMBERS,
+        each=True,
+    ),
+)
+SPECTRA = (
+    Plot(
+        "spectrum",
+        spectral.spectra,
+        "Members (solid) should lie on the truth; the mean (dotted) should fall below it where the ensemble is "
+        "uncertain. Grey: within 10 % or two standard errors of the truth.",
+        ("power_truth", "spectral_ratio"),
+    ),
+)
+VALUES = (
+    Plot(
+        "densities",
+        values.densities,
+        "The members should follow the truth down to the rarest values. A curve that ends early has cut its extremes "
+        "off.",
+        ("density_members",),
+    ),
+    Plot(
+        "quantiles",
+        values.quantiles,
+        "On zero: right. Falling on the right or rising on the left: the extremes are too weak.",
+        ("quantile_members",),
+    ),
+)
+POOLED = (
+    Plot(
+        "pooled_crps",
+        skill.pooled,
+        "The score of averages over ever larger blocks. An ensemble with the right spread in every cell but the wrong "
+        "correlation between cells loses its lead as blocks grow.",
+        ("pooled_crps",),
+    ),
+)
+SECTIONS = (
+    Section(
+        "verdict", "Verdict", "What is right and wrong with the ensemble, in sentences that follow from the tests."
+    ),
+    Section(
+        "scorecard", "Scorecard", "The main numbers of the ensemble and of what it has to beat, with 95 % intervals."
+    ),
+    Section("maps", "One case in pictures", "The truth, what the ensemble was given, and what it made of that."),
+    Section(
+        "skill", "Where and when it is good", "How large the errors are, case by case and region by region.", SKILL
+    ),
+    Section(
+        "calibration",
+        "Is the spread right?",
+        "Whether the truth behaves like one more member: the ensemble errs as much as it says it does.",
+        CALIBRATION,
+    ),
+    Section(
+        "spectra",
+        "Is the detail right at every scale?",
+        "How much variation the fields have at each wavelength, which blurred or noisy members get wrong.",
+        SPECTRA,
+    ),
+    Section(
+        "distributions",
+        "Are the values right, extremes included?",
+        "How often each value occurs, whatever the place and the time.",
+        VALUES,
+    ),
+    Section(
+        "pooled",
+        "Is it still good after averaging?",
+        "The score of area means, which depend on how neighbouring cells hang together.",
+        POOLED,
+    ),
+    Section("method", "How this was computed", "What the words mean, and every setting that the numbers depend on."),
+)

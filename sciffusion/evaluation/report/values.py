@@ -1,0 +1,39 @@
+"""Figures of how values are distributed."""
+
+import xarray as xr
+from scipy.special import ndtri
+
+from sciffusion.evaluation.report.figures import INK, Drawing, figure, legend, powers
+from sciffusion.evaluation.report.systems import known_systems, style, unit
+
+__all__ = ["densities", "quantiles"]
+
+
+def densities(one: xr.Dataset) -> list[Drawing]:
+    """Probability densities on a logarithmic axis."""
+    canvas, (axes,) = figure()
+    middle = (one["class_low"] + one["class_high"]) / 2
+    for system in known_systems(one, "density_members")[::-1]:
+        density = one["density_members"].sel(system=system)
+        axes.plot(middle, density.where(density > 0), **{**style(one, system), "marker": ""}, label=system)
+    truth = one["density_truth"]
+    axes.plot(middle, truth.where(truth > 0), color=INK, lw=1.2, label="truth")
+    axes.set(title="Distribution of values", xlabel=f"value{unit(one)}", ylabel="probability density", yscale="log")
+    powers(axes.yaxis)
+    legend(axes)
+    return [Drawing(canvas, "Probability density of truth and members, logarithmic")]
+
+
+def quantiles(one: xr.Dataset) -> list[Drawing]:
+    """Quantiles of members minus those of the truth, 0.01 to 99.99 %, on a normal-probability axis."""
+    canvas, (axes,) = figure()
+    place = ndtri(one["level"].values)
+    for system in known_systems(one, "quantile_members")[::-1]:
+        gap = one["quantile_members"].sel(system=system) - one["quantile_truth"]
+        axes.plot(place, gap, label=system, **style(one, system))
+    axes.axhline(0, color=INK, lw=0.9)
+    shown = [0.0001, 0.01, 0.1, 0.5, 0.9, 0.99, 0.9999]
+    axes.set_xticks(ndtri(shown), [f"{100 * level:g}" for level in shown])
+    axes.set(title="Quantiles against the truth", xlabel="quantile (%)", ylabel=f"members − truth{unit(one)}")
+    legend(axes)
+    return [Drawing(canvas, "Quantiles of the members minus quantiles of the truth")]
