@@ -89,13 +89,10 @@ class Path:
 
 
 class _ByDecay(Path):
-    """Variance-preserving paths with alpha(t)^2 + s(t)^2 = 1."""
+    """Variance-preserving paths, alpha^2 + s^2 = 1; subclasses give `level` without the cancellation of 1 - alpha^2."""
 
     def sd(self, t: Tensor) -> Tensor:
-        return torch.sqrt(1 - self.alpha(t) ** 2)
-
-    def level(self, t: Tensor) -> Tensor:
-        return torch.sqrt(self.alpha(t) ** -2 - 1)
+        return self.level(t) * self.alpha(t)
 
 
 class VPLinear(_ByDecay):
@@ -147,16 +144,22 @@ class VPCosine(_ByDecay):
 
     def __init__(self, offset: float = 0.008, t_min: float = 1e-3, t_max: float = 0.9946) -> None:
         super().__init__(t_min, t_max)
-        self.offset = offset
-        self.unit = math.cos(offset / (1 + offset) * HALF_PI)
+        self.rate = HALF_PI / (1 + offset)
+        self.first = offset * self.rate
 
     def alpha(self, t: Tensor) -> Tensor:
         """Cosine over its value at 0."""
-        return torch.cos((t + self.offset) / (1 + self.offset) * HALF_PI) / self.unit
+        return torch.cos(self.rate * t + self.first) / math.cos(self.first)
+
+    def level(self, t: Tensor) -> Tensor:
+        """Root of (cos^2 b - cos^2 a) / cos^2 a = sin(a - b) sin(a + b) / cos^2 a, angle a at t, b at 0."""
+        turn = self.rate * t
+        return torch.sqrt(torch.sin(turn) * torch.sin(turn + 2 * self.first)) / torch.cos(turn + self.first)
 
     def time(self, sigma: Tensor) -> Tensor:
-        """From alpha = 1 / sqrt(1 + sigma^2)."""
-        return torch.acos(self.unit * torch.rsqrt(1 + sigma**2)) / HALF_PI * (1 + self.offset) - self.offset
+        """From tan^2 a = (sigma^2 + sin^2 b) / cos^2 b."""
+        root = torch.sqrt(sigma**2 + math.sin(self.first) ** 2)
+        return (torch.atan(root / math.cos(self.first)) - self.first) / self.rate
 
 
 class VE(Path):
@@ -258,7 +261,7 @@ class DiscreteVP:
         if key not in self._middles:
             middles = np.sqrt(self.levels[1:] * self.levels[:-1])
             self._middles[key] = torch.as_tensor(middles, dtype=sigma.dtype, device=sigma.device)
-        return torch.bucketize(sigma, self._middles[key])
+        return torch.bucketize(sigma.contiguous(), self._middles[key])
 
     def index(self, sigma: Tensor) -> Tensor:
         """Clock: the step of a level as a number, 0 to T - 1."""

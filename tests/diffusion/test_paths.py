@@ -73,6 +73,36 @@ def test_end_points():
     assert paths.VE(0.01, 50.0).grid(5)[[0, -2]] == pytest.approx([50.0, 0.01])
 
 
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: type(path).__name__)
+def test_members_started_on_a_path_arrive_with_the_variance_of_the_data(path):
+    """White data of unit variance, for which Adams' steps with the velocity are exact whatever the grid.
+
+    A start of sd sqrt(1 + sigma^2) is exact, VE's lacks the data's own part; the last step is x <- D, not the flow.
+    """
+    law, grid = GaussianField(np.ones_like, (4,)), path.grid(6)
+    z = torch.randn(3, 1, 4, generator=seeded(), dtype=torch.float64)
+    assert (grid[0], grid[-2], grid[-1]) == (path.sigma_max, pytest.approx(path.sigma_min), 0.0)
+    assert path.time(torch.tensor(grid[0])) == pytest.approx(path.t_max)
+    end = sample(law.denoiser(), path.start(z), grid, "adams", prediction="velocity")
+    exact = end * np.sqrt(1 + path.sigma_min**2)
+    share = path.sigma_max / np.hypot(1, path.sigma_max) if isinstance(path, paths.VE) else 1.0
+    torch.testing.assert_close(exact, share * z, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: type(path).__name__)
+def test_float32_is_enough_from_the_smallest_level_to_the_largest(path):
+    """1 - alpha^2 would lose half of the digits near t_min; a few units of float32 rounding of t are left."""
+    t = times(path).float()
+    level, wide = path.level(t), path.level(t.double())
+    for found, exact in [
+        (level, wide),
+        (path.sd(t), path.sd(t.double())),
+        (path.alpha(t), path.alpha(t.double())),
+        (path.level(path.time(level)), wide),
+    ]:
+        torch.testing.assert_close(found.double(), exact, rtol=2e-5, atol=0)
+
+
 class Exact(torch.nn.Module):
     """The network that a parameterisation would have learnt for FIELD, told the level through a clock."""
 
@@ -139,6 +169,18 @@ def test_discrete_schedules_have_the_published_ends_and_snap():
     index = linear.index(torch.as_tensor(linear.levels))
     assert torch.equal(index, torch.arange(1000, dtype=torch.float64))
     assert len(linear.grid(50)) == 51
+
+
+def test_the_discrete_cosine_is_the_continuous_one_at_its_nodes():
+    """Alpha_bar(t) = cos^2 over its value at 0, until betas are capped at 0.999."""
+    discrete, path = paths.DiscreteVP.cosine(200), paths.VPCosine()
+    t = torch.arange(1, 200, dtype=torch.float64) / 200
+    np.testing.assert_allclose(discrete.levels[:-1], path.level(t).numpy(), rtol=1e-9)
+    assert discrete.levels[-1] == pytest.approx(np.sqrt((1 + discrete.levels[-2] ** 2) / 1e-3 - 1))
+    assert float(path.level(torch.tensor(0.5))) == pytest.approx(
+        np.sqrt((np.cos(0.008 / 1.008 * np.pi / 2) / np.cos(0.508 / 1.008 * np.pi / 2)) ** 2 - 1)
+    )
+    assert paths.DiscreteVP.cosine().levels[-2] > path.sigma_max > 100  # the cut of the continuous path
 
 
 def test_continuous_vp_is_the_limit_of_the_discrete_schedule():
