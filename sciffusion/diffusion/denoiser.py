@@ -53,11 +53,14 @@ class Wrapper(Denoiser):
 
 def require_capturable(denoiser: Denoiser, what: str = "graph capture") -> None:
     """Raise SciffusionError when ``denoiser`` needs autograd: a captured or compiled loop cannot hold its backward."""
-    if denoiser.gradients:
-        raise SciffusionError(
-            f"{type(denoiser).__name__} needs gradients inside every call, which {what} cannot hold",
-            "sample eagerly, or use guidance without gradients (replacement, Projected, ClassifierFree)",
-        )
+    if not denoiser.gradients:
+        return
+    message = f"{type(denoiser).__name__} needs gradients inside every call, which {what} cannot hold"
+    if torch.compiler.is_compiling():
+        torch._dynamo.graph_break(msg=message)  # which says it under fullgraph=True; else it is raised below
+    raise SciffusionError(
+        message, "sample eagerly, or use guidance without gradients (replacement, Projected, ClassifierFree)"
+    )
 
 
 class Preconditioned(Denoiser):
@@ -99,6 +102,5 @@ class Masked(Wrapper):
         """E[x0 | x] at valid cells, 0 elsewhere."""
         if cond is None or cond.valid is None:
             return self.denoiser(x, sigma, cond)
-        zero = torch.zeros((), dtype=x.dtype, device=x.device)
-        answer = self.denoiser(torch.where(cond.valid, x, zero), sigma, cond)
-        return torch.where(cond.valid, answer, zero)
+        answer = self.denoiser(torch.where(cond.valid, x, 0), sigma, cond)
+        return torch.where(cond.valid, answer, 0)

@@ -213,12 +213,34 @@ def test_what_needs_gradients_says_so_and_is_refused_under_capture():
             require_capturable(guided)
 
 
-def test_compiling_a_guidance_that_needs_gradients_is_refused_clearly(monkeypatch):
+@pytest.mark.parametrize("fullgraph", [False, True])
+@pytest.mark.parametrize("name", ["mmps", "composed"])
+def test_compiling_a_guidance_that_needs_gradients_is_refused_clearly(name, fullgraph):
     x, sigma, cond = inputs(2)
-    guided = wrapped("mmps", network(), slice(0, 2))
-    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    guided = wrapped(name, network(), slice(0, 2))
+    torch._dynamo.reset()
+    with torch.no_grad(), pytest.raises(Exception, match=r"MMPS needs gradients inside every call.*graph capture") as e:
+        torch.compile(guided, backend="aot_eager", fullgraph=fullgraph)(x, sigma, cond)
+    assert fullgraph or isinstance(e.value, SciffusionError)
+
+
+@pytest.mark.parametrize("name", sorted(set(NAMES) - {*METHODS, "composed"}))
+def test_guidance_without_gradients_compiles_to_one_graph_with_the_same_answer(name):
+    x, sigma, cond = inputs(2)
+    guided = wrapped(name, network(), slice(0, 2))
+    torch._dynamo.reset()
+    with torch.no_grad():
+        compiled = torch.compile(guided, backend="aot_eager", fullgraph=True)(x, sigma, cond)
+        torch.testing.assert_close(compiled, guided(x, sigma, cond), rtol=1e-5, atol=1e-5)
+
+
+def test_a_stream_that_records_a_graph_is_refused_like_the_compiler(monkeypatch):
+    """What torch says while a CUDA graph is recorded, here on a machine without one."""
+    x, sigma, cond = inputs(2)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
     with pytest.raises(SciffusionError, match=r"MMPS needs gradients.*graph capture"):
-        guided(x, sigma, cond)
+        wrapped("mmps", network(), slice(0, 2))(x, sigma, cond)
 
 
 def test_inference_mode_is_refused_clearly():
