@@ -17,7 +17,7 @@ from torch import Tensor
 
 from sciffusion.errors import SciffusionError
 
-__all__ = ["DiscreteLevels", "Levels", "NoiseRange", "UniformTime", "karras", "log_linear"]
+__all__ = ["DiscreteLevels", "Levels", "NoiseRange", "UniformTime", "karras"]
 
 Array = NDArray[np.float64]
 
@@ -25,27 +25,17 @@ Array = NDArray[np.float64]
 def karras(steps: int, sigma_min: float, sigma_max: float, rho: float = 7.0, *, final_zero: bool = True) -> Array:
     """The grid of eq. 5 in Karras et al. 2022 (arXiv:2206.00364): uniform in sigma^(1/rho); float64.
 
-    Returns ``steps`` levels and a final 0, or with ``final_zero=False`` ``steps + 1`` levels down to sigma_min.
+    Returns ``steps`` levels and a final 0, or with ``final_zero=False`` ``steps + 1`` levels down to sigma_min. Large
+    ``rho`` tends to levels uniform in log sigma, which is paths.VE's grid.
     """
-    _check(steps, sigma_min, sigma_max)
-    share = np.linspace(0.0, 1.0, steps if final_zero else steps + 1)
-    levels = (sigma_max ** (1 / rho) + share * (sigma_min ** (1 / rho) - sigma_max ** (1 / rho))) ** rho
-    levels[0] = sigma_max
-    return np.append(levels, 0.0) if final_zero else levels
-
-
-def log_linear(steps: int, sigma_min: float, sigma_max: float, *, final_zero: bool = True) -> Array:
-    """Levels uniform in log sigma, the limit of `karras` for a large rho; arguments as there."""
-    _check(steps, sigma_min, sigma_max)
-    levels = np.geomspace(sigma_max, sigma_min, steps if final_zero else steps + 1)
-    return np.append(levels, 0.0) if final_zero else levels
-
-
-def _check(steps: int, sigma_min: float, sigma_max: float) -> None:
     if steps < 1 or not 0 < sigma_min <= sigma_max:
         raise SciffusionError(
             f"no noise grid has {steps} steps from {sigma_max} to {sigma_min}", "use steps >= 1, 0 < min <= max"
         )
+    share = np.linspace(0.0, 1.0, steps if final_zero else steps + 1)
+    levels = (sigma_max ** (1 / rho) + share * (sigma_min ** (1 / rho) - sigma_max ** (1 / rho))) ** rho
+    levels[0] = sigma_max
+    return np.append(levels, 0.0) if final_zero else levels
 
 
 class Levels(Protocol):
@@ -144,7 +134,7 @@ class DiscreteLevels:
         """``batch`` of the levels, float32."""
         u = _stratified(batch, generator)
         table = torch.as_tensor(self.levels, dtype=torch.float32, device=u.device)
-        return table[(u * len(table)).long().clamp(max=len(table) - 1)]
+        return table[(u * len(table)).long()]
 
 
 @dataclass(frozen=True)

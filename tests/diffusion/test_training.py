@@ -13,7 +13,9 @@ from sciffusion.diffusion import EMA, Masked, NoiseRange, almost_fair_crps, deno
 from sciffusion.diffusion import ema as averages
 from sciffusion.diffusion.denoiser import Denoiser
 from sciffusion.diffusion.objectives import weighted_mean
+from sciffusion.diffusion.paths import VE
 from sciffusion.diffusion.problems import GaussianField, power_law
+from sciffusion.errors import SciffusionError
 
 
 def seeded(seed=0):
@@ -52,6 +54,18 @@ def test_karras_grid_is_uniform_in_the_root_and_ends_at_zero():
     assert len(grid) == 10
     assert (grid[0], grid[-1]) == (80.0, 0.0)
     np.testing.assert_allclose(np.diff(grid[:-1] ** (1 / 7)), np.diff(grid[:2] ** (1 / 7))[0], rtol=1e-9)
+
+
+def test_a_karras_grid_of_large_rho_is_uniform_in_the_logarithm():
+    np.testing.assert_allclose(karras(9, 0.01, 50.0, rho=1e5), VE(0.01, 50.0).grid(9), rtol=1e-3)
+    np.testing.assert_allclose(karras(4, 0.01, 50.0, final_zero=False), karras(5, 0.01, 50.0)[:-1])
+    assert list(karras(1, 0.01, 50.0)) == [50.0, 0.0]
+
+
+@pytest.mark.parametrize(("steps", "low", "high"), [(0, 0.1, 1.0), (5, 0.0, 1.0), (5, 2.0, 1.0)])
+def test_a_grid_that_makes_no_sense_is_refused(steps, low, high):
+    with pytest.raises(SciffusionError, match="steps >= 1"):
+        karras(steps, low, high)
 
 
 def test_loss_of_the_exact_denoiser_is_the_posterior_variance():
