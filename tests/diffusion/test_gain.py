@@ -53,6 +53,44 @@ def test_covariance_of_samples_is_the_closed_form(solver, settings):
     np.testing.assert_allclose(measured / field.modes.sqrt().numpy(), gain, rtol=0.012)
 
 
+CALLS = (8, 16, 32)
+
+
+def grid_of(solver, calls, settings):
+    """The Karras grid of most steps that ``calls`` calls allow."""
+    steps = max(n for n in range(1, calls + 1) if solvers.calls(solver, n, **settings) <= calls)
+    return karras(steps, 0.002, 80.0)
+
+
+@pytest.mark.parametrize(
+    ("solver", "settings", "kept"),
+    [
+        ("euler", {}, (0.3, 0.6, 0.78)),
+        ("ddim", {"eta": 1.0}, (0.2, 0.4, 0.63)),
+        ("heun", {}, (15.0, 2.5, 1.27)),
+        ("dpmpp-2m", {}, (0.93, 1.18, 1.06)),
+        ("adams", {}, (0.82, 1.0, 1.0)),
+    ],
+)
+def test_spectrum_ratio_against_network_calls(solver, settings, kept):
+    """Small-scale power (k > n / 4) of samples over the field's is what the closed form says: solvers bias spectra.
+
+    At 32 calls Euler keeps 78 % of it and ancestral sampling 63 %, while Heun makes 27 % too much. 16 samples of 3,300
+    modes: the power is known to 0.9 % (one standard error).
+    """
+    field, draw = GaussianField(power_law(4.0), (64, 64)), torch.Generator().manual_seed(0)
+    high, modes = field.wavenumber() > 16, field.modes.numpy()
+    clean, z = field.sample(16, draw), torch.randn(16, 1, 64, 64, generator=draw, dtype=torch.float64)
+    for calls, expected in zip(CALLS, kept, strict=True):
+        levels = grid_of(solver, calls, settings)
+        end = sample(field.denoiser(), clean + 80 * z, levels, solver, noise=gaussian(z, draw), **settings)
+        measured = torch.fft.rfft2(end, norm="ortho").abs().square().mean((0, 1)).numpy()
+        closed = modes * solver_gain(solver, levels, modes, **settings) ** 2
+        ratio = closed[high].sum() / modes[high].sum()
+        assert ratio == pytest.approx(expected, rel=0.02 if calls == 32 else 0.4)
+        assert measured[high].sum() == pytest.approx(closed[high].sum(), rel=0.04)
+
+
 @pytest.mark.parametrize(
     ("solver", "settings", "order"),
     [
@@ -70,6 +108,11 @@ def test_covariance_of_samples_is_the_closed_form(solver, settings):
 )
 def test_weak_order_of_stochastic_solvers(solver, settings, order):
     assert np.log2(error(solver, 256, **settings) / error(solver, 512, **settings)) >= order - 0.15
+
+
+def test_every_stochastic_solver_is_compared_to_its_closed_form():
+    by_itself = {name for name in solvers.names() if solvers.plan(name, grid(4)).stochastic}
+    assert by_itself <= {solver for solver, _ in STOCHASTIC}
 
 
 def test_predictor_corrector_converges_with_its_steps_and_step_size():
@@ -141,6 +184,12 @@ def test_the_default_adams_keeps_the_spectrum_at_16_calls():
         ("adams", [1.0, 0.0], {"order": 7}, "order"),
         ("adams", [1.0, 0.0], {"prediction": "x"}, "noise"),
         ("unipc", [1.0, 0.0], {"variant": "bh3"}, "bh1"),
+        ("unipc", [1.0, 0.0], {"order": 4}, "order"),
+        ("ddpm", [1.0, 0.0], {"variance": "medium"}, "large"),
+        ("ddim", [1.0, 0.1, 0.0], {"eta": 1.7}, "ranges"),
+        ("predictor-corrector", [1.0, 0.1, 0.0], {"snr": 1.1}, "ranges"),
+        ("dpmpp-2m-sde", [1.0, 0.1, 0.0], {"eta": -0.5}, "ranges"),
+        ("dpmpp-2s", [1.0, 0.1, 0.0], {"r": 0.0}, "ranges"),
     ],
 )
 def test_a_wrong_solver_setting_or_grid_is_named_with_its_mend(name, sigmas, settings, mend):

@@ -61,7 +61,12 @@ def plan(name: str, sigmas: Sequence[float] | Array, **settings: Any) -> Plan:
 @lru_cache(maxsize=128)
 def _made(name: str, sigmas: tuple[float, ...], settings: tuple[tuple[str, Any], ...]) -> Plan:
     """Plans do not change, so a sampler that is called for batch after batch makes its own once."""
-    return _SOLVERS[name](np.array(sigmas), **dict(settings))
+    try:
+        return _SOLVERS[name](np.array(sigmas), **dict(settings))
+    except (ValueError, ArithmeticError) as error:  # a variance below 0, a node at the step's start
+        raise SciffusionError(
+            f"no {name} has {dict(settings)} ({error})", "see its docstring for their ranges"
+        ) from error
 
 
 def calls(name: str, steps: int, *, final_zero: bool = True, **settings: Any) -> int:

@@ -4,6 +4,7 @@ Notation: the ODE is dx/dsigma = (x - D) / sigma (Karras et al. 2022, arXiv:2206
 """
 
 import math
+from collections.abc import Callable
 
 from sciffusion.diffusion.solvers.table import Array, Plan, Row, check_grid, final
 
@@ -12,30 +13,11 @@ __all__ = ["euler", "heun"]
 _MOST = math.sqrt(2) - 1  # gamma never more than doubles the variance (algorithm 2)
 
 
-def _raised(grid: Array, churn: float, s_tmin: float, s_tmax: float) -> list[float]:
-    """The level of every step after noise was added: sigma (1 + gamma)."""
-    gamma = min(churn / (len(grid) - 1), _MOST)
-    return [float(s * (1 + gamma)) if gamma > 0 and s_tmin <= s <= s_tmax else float(s) for s in grid[:-1]]
-
-
-def _kicks(grid: Array, raised: list[float], s_noise: float) -> list[float]:
-    """Sd of the noise that lifts each level to its raised one, and 0 after the last step."""
-    lifts = [s_noise * math.sqrt(max(top**2 - s**2, 0.0)) for s, top in zip(grid[:-1], raised, strict=True)]
-    return [*lifts, 0.0]
-
-
 def euler(
     sigmas: Array, churn: float = 0.0, s_tmin: float = 0.0, s_tmax: float = math.inf, s_noise: float = 1.0
 ) -> Plan:
     """First order, one call per step; settings as in `heun`."""
-    grid = check_grid(sigmas)
-    raised = _raised(grid, churn, s_tmin, s_tmax)
-    kicks = _kicks(grid, raised, s_noise)
-    rows = [
-        Row(top, (there / top, 0.0), (1 - there / top,), kick)
-        for top, there, kick in zip(raised, map(float, grid[1:]), kicks[1:], strict=True)
-    ]
-    return Plan(tuple(rows), float(grid[0]), float(grid[-1]), kicks[0])
+    return _churned(sigmas, _line, churn, s_tmin, s_tmax, s_noise)
 
 
 def heun(
@@ -46,17 +28,35 @@ def heun(
     Noise of sd ``s_noise`` sqrt(raised^2 - sigma^2) lifts the levels in [s_tmin, s_tmax] before the step. 2 calls per
     step, 1 for a final step to 0.
     """
+    return _churned(sigmas, _trapezoid, churn, s_tmin, s_tmax, s_noise)
+
+
+def _churned(
+    sigmas: Array,
+    step: Callable[[float, float, float], tuple[Row, ...]],
+    churn: float,
+    s_tmin: float,
+    s_tmax: float,
+    s_noise: float,
+) -> Plan:
+    """The rows ``step(raised level, next level, sd of the noise that raises that one)`` of all steps."""
     grid = check_grid(sigmas)
-    raised = _raised(grid, churn, s_tmin, s_tmax)
-    kicks = _kicks(grid, raised, s_noise)
-    rows: list[Row] = []
-    for top, there, kick in zip(raised, map(float, grid[1:]), kicks[1:], strict=True):
-        rows += _trapezoid(top, there, kick) if there > 0 else [final(top)]
+    gamma = min(churn / (len(grid) - 1), _MOST)
+    raised = [s * (1 + gamma) if s_tmin <= s <= s_tmax else s for s in map(float, grid[:-1])]
+    kicks = [s_noise * math.sqrt(top**2 - s**2) for s, top in zip(map(float, grid[:-1]), raised, strict=True)]
+    steps = zip(raised, map(float, grid[1:]), [*kicks[1:], 0.0], strict=True)
+    rows = [row for top, there, kick in steps for row in step(top, there, kick)]
     return Plan(tuple(rows), float(grid[0]), float(grid[-1]), kicks[0])
 
 
-def _trapezoid(here: float, there: float, kick: float) -> tuple[Row, Row]:
+def _line(here: float, there: float, kick: float) -> tuple[Row, ...]:
+    return (Row(here, (there / here, 0.0), (1 - there / here,), kick),)
+
+
+def _trapezoid(here: float, there: float, kick: float) -> tuple[Row, ...]:
     """Trapezium x + (there - here) (d + d') / 2; y holds the step's starting point while x visits the predicted end."""
+    if there == 0:
+        return (final(here),)
     ratio, half = there / here, (there - here) / 2
     predict = Row(here, (ratio, 0.0), (1 - ratio,), y=(1.0, 0.0))
     correct = Row(there, (half / there, 1 + half / here), (-half / there, -half / here), kick)
