@@ -32,7 +32,7 @@ def weighted_mean(values: Tensor, weights: Tensor | None = None, valid: Tensor |
         w = weights.to(values).clamp(min=AREA_FLOOR)
     if valid is not None:
         w = w * valid
-        values = torch.where(valid, values, torch.zeros((), dtype=values.dtype, device=values.device))
+        values = torch.where(valid, values, 0)
     w = w.expand_as(values).flatten(1)
     total = w.sum(1).mean().clamp(min=torch.finfo(values.dtype).tiny)
     return (w * values.flatten(1)).sum(1) / total
@@ -50,7 +50,7 @@ def denoising_error(
     """Mean square error of D(x0 + sigma z) against x0 per sample, (batch,), at given levels (batch,) and noise."""
     valid = cond.valid if valid is None and cond is not None else valid
     if valid is not None:
-        x0 = torch.where(valid, x0, torch.zeros((), dtype=x0.dtype, device=x0.device))
+        x0 = torch.where(valid, x0, 0)
     answer = denoiser(x0 + expand(sigma, x0) * z, sigma, cond)
     return weighted_mean((answer - x0) ** 2, weights, valid)
 

@@ -238,6 +238,12 @@ def test_scaling_fills_dry_blocks_evenly_and_lets_missing_data_be():
     torch.testing.assert_close(scaled, torch.tensor([3.0, 3.0, 2.0, 0.0, 0.0, 0.0]))
 
 
+def test_scaling_keeps_the_proportions_within_a_block_however_dry():
+    blocks, x = BlockMean((6,), (3,)), torch.tensor([1e-3, 2e-3, 3e-3, 4.0, 0.0, 8.0])
+    scaled = multiplicative(blocks, torch.tensor([0.5, 1.0]))(x)
+    torch.testing.assert_close(scaled, torch.tensor([0.25, 0.5, 0.75, 1.0, 0.0, 2.0]))
+
+
 def test_scaling_converges_where_blocks_overlap():
     edges = torch.tensor([[0.5, 0.5, 0, 0, 0], [0, 0.25, 0.5, 0.25, 0], [0, 0, 0, 0.5, 0.5]], dtype=DOUBLE)
     means = Separable([edges])

@@ -109,6 +109,15 @@ def test_the_expected_gradient_of_the_exact_map_vanishes_without_a_teacher(objec
     assert gradient(objective, 0.01, *levels) > 1e-4
 
 
+def test_discrete_objectives_draw_every_step_of_their_grids():
+    """Neighbours of the teacher's grid; start, middle and end of the student's steps."""
+    grid = torch.as_tensor(GRID)
+    pairs = ConsistencyDistillation(teacher=EXACT, sigmas=GRID).levels(2000, seeded()).unique(dim=1).flip(1)
+    torch.testing.assert_close(pairs, torch.stack([grid[:-1], grid[1:]]))
+    triples = ProgressiveDistillation(teacher=EXACT, sigmas=GRID).levels(2000, seeded()).unique(dim=1).flip(1)
+    torch.testing.assert_close(triples, torch.stack([grid[:-1:2], grid[1::2], grid[2::2]]))
+
+
 def test_meanflow_draws_as_many_diagonal_and_final_pairs_as_it_says():
     sigma, lower = MeanFlow(noise=NOISE, diagonal=0.6, final=0.5).levels(20_000, seeded())
     assert float((lower == sigma).double().mean()) == pytest.approx(0.6, abs=0.02)

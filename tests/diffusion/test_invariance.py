@@ -64,8 +64,11 @@ def test_a_member_is_the_same_for_batches_of_1_3_and_64(solver, settings):
         assert float(difference) < 1e-6 * float(whole.abs().max())
 
 
-@pytest.mark.parametrize(("solver", "settings"), SOLVERS[1:4])
-def test_eager_equals_compiled_in_one_graph(solver, settings):
+@pytest.mark.parametrize(
+    ("solver", "settings", "backend"),
+    [*((*s, "aot_eager") for s in SOLVERS), pytest.param("adams", {}, "inductor", marks=pytest.mark.slow)],
+)
+def test_eager_equals_compiled_in_one_graph(solver, settings, backend):
     denoiser = Preconditioned(Network())
     x, cond, z = inputs(2)
     plan = solvers.plan(solver, karras(3, 0.02, 40.0), **settings)
@@ -77,7 +80,7 @@ def test_eager_equals_compiled_in_one_graph(solver, settings):
     with torch.no_grad():
         eager = run(x, sigma, cond.channels, z)
         torch._dynamo.reset()
-        compiled = torch.compile(run, backend="aot_eager", fullgraph=True)(x, sigma, cond.channels, z)
+        compiled = torch.compile(run, backend=backend, fullgraph=True)(x, sigma, cond.channels, z)
     torch.testing.assert_close(compiled, eager, rtol=1e-5, atol=1e-5)
 
 

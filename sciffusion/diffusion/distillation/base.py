@@ -70,7 +70,7 @@ class Objective:
         """The loss per sample (batch,). ``progress`` is the share of the training done; see also denoising_loss."""
         valid = cond.valid if valid is None and cond is not None else valid
         if valid is not None:
-            x0 = torch.where(valid, x0, torch.zeros((), dtype=x0.dtype, device=x0.device))
+            x0 = torch.where(valid, x0, 0)
         levels = self.levels(len(x0), generator, progress).to(x0)
         draw = Draw(x0, noises.draw(student, x0, generator), levels, cond, progress, generator)
         loss = self.loss(student, draw, weights, valid)
