@@ -1,4 +1,4 @@
-"""Where samples come from: the embedded example, users' own stores, pairs of targets and conditions.
+"""Where samples come from: the embedded example, users' own stores, simulators, pairs of targets and conditions.
 
 Imported as ``sciffusion.datasets``. Names are loaded when they are first asked for.
 """
@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import Any
 
 __all__ = [
+    "PROBLEMS",
     "ExperimentData",
     "StepSampler",
     "TrainingCases",
@@ -14,9 +15,11 @@ __all__ = [
     "example_path",
     "open_example",
     "open_experiment",
+    "write_problem",
 ]
 
 _HOMES = {
+    "PROBLEMS": "simulators",
     "ExperimentData": "pairs",
     "StepSampler": "draws",
     "TrainingCases": "training",
@@ -24,6 +27,7 @@ _HOMES = {
     "example_path": "example",
     "open_example": "example",
     "open_experiment": "pairs",
+    "write_problem": "simulators",
 }
 
 
