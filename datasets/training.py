@@ -17,19 +17,22 @@ from sciffusion.datasets.memory import available_memory
 from sciffusion.datasets.pairs import ExperimentData
 from sciffusion.fields.cases import select
 from sciffusion.fields.codec import FieldCodec
+from sciffusion.fields.statistics import fold_of
 
-__all__ = ["TrainingCases"]
+__all__ = ["Cache", "TrainingCases"]
 
 Arrays = dict[tuple[str, ...], np.ndarray]
 Cache = Literal["auto", "memory", "none"]
 SHARE = 4  # the cache may take 1/SHARE of the free memory
+HALVES = 2  # folds of the training cases that a regression is trained out of
 
 
 class TrainingCases(Dataset[dict[str, Any]]):
     """Samples of the cases of one split.
 
     ``self[draw]`` is a dict of tensors: z float32 (channel, *window), valid Bool (where z was observed), mask Bool (the
-    cells that exist), area float32 (1, *window) of mean 1 over the grid, inputs {condition: {name: tensor}}, and case.
+    cells that exist), area float32 (1, *window) of mean 1 over the grid, inputs {condition: {name: tensor}}, case, and
+    fold (half of the training cases that it is in; -1 in other splits).
     ``self[i]`` is case i without symmetries. Cached whole or read by windows, the bytes are the same.
 
     baseline : the coarse condition that z is the residual to; workers : processes that would each hold a cache.
@@ -69,7 +72,9 @@ class TrainingCases(Dataset[dict[str, Any]]):
             draw = self.space.plain(draw)
         self._open()
         arrays = augment(self._window(draw), draw, self.data.grid.dims, self.signs)
-        return _nested({key: torch.from_numpy(np.ascontiguousarray(array)) for key, array in arrays.items()}, draw.case)
+        item = _nested({key: torch.from_numpy(np.ascontiguousarray(array)) for key, array in arrays.items()}, draw.case)
+        fold = fold_of(draw.case, len(self), HALVES) if self.split == "train" else -1
+        return item | {"fold": torch.tensor(fold)}
 
     @property
     def bytes(self) -> int:

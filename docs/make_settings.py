@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from sciffusion import settings
+from sciffusion import settings, stage_settings
 from sciffusion.config import Experiment
 from sciffusion.evaluation.settings import DataSource, EvaluationSettings
 
@@ -33,10 +33,16 @@ SECTIONS: dict[str, list[type[BaseModel]]] = {
         settings.Position,
     ],
     "Training": [settings.TrainSettings, settings.Augment],
-    "Stages": [settings.DenoiserStage, settings.NoiseSettings, settings.Sampler],
+    "Stages": [
+        stage_settings.DenoiserStage,
+        stage_settings.RegressionStage,
+        stage_settings.NoiseSettings,
+        stage_settings.Sampler,
+        stage_settings.StageTrain,
+    ],
 }
 NAMED = {settings.Settings, *(model for models in SECTIONS.values() for model in models)}
-OTHERS = [getattr(settings, name) for name in settings.__all__]
+OTHERS = [getattr(module, name) for module in (settings, stage_settings) for name in module.__all__]
 SECTIONS["Networks"] = [model for model in OTHERS if isinstance(model, type) and model not in NAMED]
 SECTIONS["An evaluation"] = [EvaluationSettings, DataSource]
 

@@ -2,7 +2,7 @@
 
 One experiment = data (a target, conditions, a split), a row of stages, and how to train them. A recipe is laid under
 the user's entries. Nothing here imports torch or xarray; a wrong entry is reported with its line and the mend. The
-sections are in ``sciffusion.settings``; ``sciffusion init --schema`` prints them with their descriptions.
+sections are in ``sciffusion.settings`` and ``stage_settings``; ``sciffusion init --schema`` prints them all.
 """
 
 import difflib
@@ -20,22 +20,26 @@ from sciffusion.settings import (
     Calendar,
     CoarseField,
     Condition,
-    DenoiserStage,
-    DiTSettings,
     Interpolation,
-    NoiseSettings,
     Position,
-    Sampler,
     Scalar,
     Settings,
     Source,
     Split,
-    Stage,
     StaticField,
     Target,
     TrainSettings,
-    UNetSettings,
     Variable,
+)
+from sciffusion.stage_settings import (
+    DenoiserStage,
+    DiTSettings,
+    NoiseSettings,
+    RegressionStage,
+    Sampler,
+    Stage,
+    StageTrain,
+    UNetSettings,
 )
 
 __all__ = [
@@ -49,12 +53,14 @@ __all__ = [
     "Interpolation",
     "NoiseSettings",
     "Position",
+    "RegressionStage",
     "Sampler",
     "Scalar",
     "Settings",
     "Source",
     "Split",
     "Stage",
+    "StageTrain",
     "StaticField",
     "Target",
     "TrainSettings",
@@ -84,7 +90,7 @@ class Experiment(Settings):
     target: Target = Field(description="the fine field to learn")
     conditions: dict[str, Condition] = Field(min_length=1, description="named inputs")
     split: Split = Field(description="which cases train, validate and test")
-    stages: list[Stage] = Field(default=[DenoiserStage()], min_length=1, description="the row of models, by name")
+    stages: list[Stage] = Field(default=[DenoiserStage()], min_length=1, description="the chain of models, by name")
     train: TrainSettings = Field(default=TrainSettings(), description="how they are trained")
 
     @model_validator(mode="after")
@@ -132,22 +138,27 @@ def _condition_faults(experiment: Experiment) -> Iterator[Fault]:
 
 
 def _stage_faults(experiment: Experiment) -> Iterator[Fault]:
-    """Stages of one name, and references to conditions that do not exist or are of the wrong kind."""
-    names = [stage.name for stage in experiment.stages]
+    """Stages of one name, and references to conditions and earlier stages that do not exist or are of another kind."""
     coarse = [name for name, condition in experiment.conditions.items() if isinstance(condition, CoarseField)]
+    before: list[str] = []
     for stage in experiment.stages:
-        if names.count(stage.name) > 1:
+        if stage.name in before:
             yield Fault(("stages", stage.name, "name"), f"two stages are called {stage.name!r}", "rename one")
-        for key, wanted, known in (
-            ("inputs", stage.inputs or [], [*experiment.conditions, *(f"{name}.output" for name in names)]),
-            ("baseline", [stage.baseline] if stage.baseline else [], coarse),
-            ("constraint", [stage.constraint] if stage.constraint else [], coarse),
+        outputs = [f"{name}.output" for name in before]
+        constraint = getattr(stage, "constraint", None)
+        for key, wanted, known, kind in (
+            ("inputs", stage.inputs or [], ["*", *experiment.conditions, *outputs], "condition or earlier stage"),
+            ("baseline", [stage.baseline] if stage.baseline else [], outputs or coarse, _BASELINE[bool(before)]),
+            ("constraint", [constraint] if constraint else [], coarse, "coarse condition"),
         ):
             for name in wanted:
                 if name not in known:
-                    kind = "condition" if key == "inputs" else "coarse condition"
                     mend = f"known: {', '.join(known) or '(none)'}"
                     yield Fault(("stages", stage.name, key), f"{name!r} is no {kind}", mend)
+        before.append(stage.name)
+
+
+_BASELINE = {False: "coarse condition", True: "output of an earlier stage (the first stage names the coarse condition)"}
 
 
 def json_schema() -> dict[str, Any]:
@@ -158,14 +169,18 @@ def json_schema() -> dict[str, Any]:
     return schema
 
 
-def load_experiment(source: str | Path | Mapping[str, Any] | Experiment, overrides: Sequence[str] = ()) -> Experiment:
+def load_experiment(
+    source: str | Path | Mapping[str, Any] | Experiment, overrides: Sequence[str] = (), recipe: str | None = None
+) -> Experiment:
     """Read an experiment from YAML (or a mapping), lay its recipe under it, apply ``a.b=value`` overrides, validate it.
 
-    Relative data and output paths are resolved against the YAML's folder. Raises SciffusionError naming the line.
+    ``recipe`` takes another one than the YAML names. Relative data and output paths are resolved against the YAML's
+    folder. Raises SciffusionError naming the line.
     """
-    if isinstance(source, Experiment) and not overrides:
+    if isinstance(source, Experiment) and not overrides and recipe is None:
         return source
     settings, text, base = _read(source)
+    settings = settings if recipe is None else recipes.adopt(recipe, settings)
     settings = recipes.merge(recipes.load(str(settings.get("recipe", "edm"))), settings)
     for override in overrides:
         yamltext.apply_override(settings, override)

@@ -95,11 +95,12 @@ class Emulator:
         path = Path(folder)
         path = path / "emulator" if (path / "emulator" / "model.json").is_file() else path
         description, tensors = model_folder.read_model(path)
-        stages = []
+        stages: list[Stage] = []
         for entry in description["stages"]:
             prefix = f"{entry['name']}."
             own = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-            stages.append(registry.get("stages", entry["kind"]).from_state(entry, own))
+            earlier = {stage.name: stage for stage in stages}
+            stages.append(registry.get("stages", entry["kind"]).from_state(entry, own, earlier))
         emulator = cls(stages, description["card"])
         emulator._hash = description["digest"]
         return emulator

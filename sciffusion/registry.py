@@ -28,6 +28,7 @@ _BUILT_IN: dict[str, dict[str, str]] = {
     },
     "stages": {
         "denoiser": "sciffusion.stages.denoiser:DenoiserStage",
+        "regression": "sciffusion.stages.regression:RegressionStage",
         "interpolation": "sciffusion.stages.interpolation:InterpolationStage",
         "linear": "sciffusion.stages.linear:LinearGaussianStage",
         "climatology": "sciffusion.stages.climatology:ClimatologyStage",

@@ -1,32 +1,27 @@
-"""The sections of an experiment, as pydantic models; ``sciffusion.config`` puts them together and reads the YAML.
+"""The sections of an experiment about data and training, as pydantic models.
+
+``sciffusion.stage_settings`` has those of the models; ``sciffusion.config`` puts them together and reads the YAML.
 
 Every field has a description, which is its reference: in the JSON schema, in editors, in the documentation.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
+from pydantic import BaseModel, ConfigDict, Field
 
 __all__ = [
     "Augment",
     "Calendar",
     "CoarseField",
     "Condition",
-    "DenoiserStage",
-    "DiTSettings",
-    "Network",
-    "NoiseSettings",
     "Position",
-    "Sampler",
     "Scalar",
     "Settings",
     "Source",
     "Split",
-    "Stage",
     "StaticField",
     "Target",
     "TrainSettings",
-    "UNetSettings",
     "Variable",
 ]
 
@@ -134,98 +129,6 @@ class Split(Settings):
     train: list[tuple[Label, Label]] = Field(min_length=1, description="cases the weights are fitted to")
     validation: list[tuple[Label, Label]] = Field(default=[], description="cases that choose the best checkpoint")
     test: list[tuple[Label, Label]] = Field(default=[], description="cases held out; `generate` makes these by default")
-
-
-class UNetSettings(Settings):
-    """A UNet with boundary-aware convolutions; cost and size follow channels x multipliers and blocks."""
-
-    kind: Literal["unet"] = "unet"
-    style: Literal["magnitude-preserving", "classic"] = Field(
-        default="magnitude-preserving",
-        description="EDM2's layers, which need no statistics of the domain, or group normalisation",
-    )
-    channels: int = Field(default=64, ge=4, description="width of the outermost level")
-    multipliers: list[int] = Field(default=[1, 2, 4], min_length=1, description="width of each level over channels")
-    blocks: int = Field(default=2, ge=1, description="residual blocks per level and side")
-    attention: list[int] = Field(default=[], description="levels (0 is outermost) with self-attention")
-    patch: int = Field(default=1, ge=1, description="side of the patches folded into channels by the stem")
-    dropout: float = Field(default=0.1, ge=0, lt=1, description="share of activations dropped in training")
-    embedding: int = Field(default=128, ge=8, description="width of the noise-level and vector embedding")
-
-
-class DiTSettings(Settings):
-    """A diffusion transformer over patches of cells; cost and size follow width, depth and patch."""
-
-    kind: Literal["dit"] = "dit"
-    width: int = Field(default=384, ge=16, description="features per patch; a multiple of heads times 2")
-    depth: int = Field(default=12, ge=1, description="transformer blocks")
-    heads: int = Field(default=6, ge=1, description="attention heads")
-    patch: int = Field(default=4, ge=1, description="side of the patches of cells")
-    window: int | None = Field(
-        default=None,
-        ge=2,
-        description="side of the attention windows in patches, shifted every other block; null: global",
-    )
-    mlp_ratio: float = Field(default=4.0, gt=0, description="hidden over outer width of the perceptrons")
-    dropout: float = Field(default=0.1, ge=0, lt=1, description="share of perceptron activations dropped in training")
-    embedding: int = Field(default=256, ge=8, description="width of the noise-level and vector embedding")
-
-
-def _network_kind(value: Any) -> str:
-    """The kind of a network's settings; a UNet unless it says otherwise."""
-    return str(value.get("kind", "unet") if isinstance(value, dict) else getattr(value, "kind", "unet"))
-
-
-Network = Annotated[
-    Annotated[UNetSettings, Tag("unet")] | Annotated[DiTSettings, Tag("dit")], Discriminator(_network_kind)
-]
-
-
-class NoiseSettings(Settings):
-    """Noise levels, in units of the normalised target's sd; ``fit`` measures sigma_max on the training data."""
-
-    sigma_min: float = Field(default=0.002, gt=0, description="smallest noise level")
-    sigma_max: float | Literal["fit"] = Field(
-        default="fit", description="largest noise level; fit: 5 times the rms of the training data's leading mode"
-    )
-    distribution: Literal["lognormal", "loguniform"] = Field(default="lognormal", description="of training levels")
-    p_mean: float | None = Field(default=None, description="mean of log sigma in training; empty: fitted to the data")
-    p_std: float | None = Field(default=None, gt=0, description="sd of log sigma in training; empty: fitted")
-
-
-class Sampler(Settings):
-    """Solver, network calls and noise grid at sampling time; a None takes the emulator's own value."""
-
-    solver: str = Field(default="adams", description="name of the solver: adams, dpmpp-2m, dpmpp-2m-sde, heun, ...")
-    steps: int = Field(default=20, ge=1, description="noise levels of the sampling grid")
-    rho: float = Field(default=9.0, gt=0, description="exponent of the grid; larger puts more levels at small noise")
-    sigma_min: float | None = Field(default=None, gt=0, description="smallest level; null: as trained")
-    sigma_max: float | None = Field(default=None, gt=0, description="largest level; null: as trained")
-    churn: float = Field(default=0.0, ge=0, description="S_churn of the stochastic Heun solver")
-    s_noise: float = Field(default=1.0, gt=0, description="inflation of the noise that a stochastic solver adds")
-
-
-class DenoiserStage(Settings):
-    """A conditional diffusion model of the target, as the residual to a baseline."""
-
-    name: str = Field(default="denoiser", description="name of the stage within the emulator")
-    kind: Literal["denoiser"] = "denoiser"
-    network: Network = Field(default=UNetSettings(), description="the network")
-    parameterization: Literal["edm", "epsilon", "velocity", "flow"] = Field(
-        default="edm", description="what the network predicts"
-    )
-    inputs: list[str] | None = Field(default=None, description="names of the conditions used; null: all")
-    baseline: str | None = Field(default=None, description="coarse condition whose interpolation is subtracted")
-    shrinkage: float | Literal["fit"] = Field(
-        default="fit", description="of the mean residual per cell: 0 none, 1 full, fit by leaving one case out"
-    )
-    condition_dropout: float = Field(default=0.0, ge=0, lt=1, description="share of samples trained unconditionally")
-    noise: NoiseSettings = Field(default=NoiseSettings(), description="noise levels of training")
-    sampler: Sampler = Field(default=Sampler(), description="how members are drawn unless told otherwise")
-    constraint: str | None = Field(default=None, description="coarse condition that every member must reproduce")
-
-
-Stage = DenoiserStage
 
 
 class Augment(Settings):

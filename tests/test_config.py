@@ -147,13 +147,17 @@ def test_merging_keeps_the_recipes_row_and_appends_new_entries():
     }
 
 
-def test_every_recipe_loads_and_has_one_line(tmp_path):
+def test_every_recipe_takes_the_experiment_of_another_and_says_what_it_is_for(tmp_path):
     for name, line in recipes.names().items():
-        assert line
-        assert "\n" not in line
-        text = TEXT.replace("version: 1", f"recipe: {name}")
-        (tmp_path / "a.yaml").write_text(text)
-        assert load_experiment(tmp_path / "a.yaml").recipe == name
+        about = recipes.about(name)
+        assert "\n" not in line + about["suits"]
+        assert about["cost"]["calls"] > 0
+        experiment = load_experiment(written(tmp_path), recipe=name)
+        assert experiment.recipe == name
+        assert experiment.stages[0].baseline == "coarse"
+        path = tmp_path / "again.yaml"
+        path.write_text(yaml.safe_dump(experiment.model_dump(mode="json")))
+        assert load_experiment(path) == experiment
 
 
 def test_every_setting_is_described():

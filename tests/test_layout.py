@@ -13,7 +13,7 @@ PACKAGE = ROOT / "sciffusion"
 # Leaves first: a room imports only what stands before it, or itself.
 ROOMS = (
     *("errors", "stopping", "boundary", "caches", "context", "noise", "operators", "model_folder", "registry"),
-    *("recipes", "yamltext", "settings", "config"),
+    *("recipes", "yamltext", "settings", "stage_settings", "config"),
     *("diffusion", "networks", "execution", "fields", "conditioners", "datasets", "evaluation", "stages"),
     *("emulator", "rollout", "training", "generation", "cli"),
 )
@@ -30,6 +30,7 @@ ONLY = {
     "recipes": {"yaml"},
     "yamltext": {"yaml"},
     "settings": {"pydantic"},
+    "stage_settings": {"pydantic"},
     "config": {"pydantic"},
     "context": {"torch"},
     "operators": {"torch", "numpy"},

@@ -31,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--dx", metavar="LENGTH", help="spacing of dims without coordinates: 1000, or y=1000,x=500")
     add("--factor", type=float, default=4.0, help="coarsening factor when there is no coarse file (default 4)")
+    add("--recipe", default="edm", metavar="NAME", help="family of models, see `sciffusion recipes` (default edm)")
     add("--combine", metavar="DIM", help="dim along which files that nothing tells apart are stacked")
     add("-o", "--output", default="experiment.yaml", metavar="YAML", help="file to write (default experiment.yaml)")
     add("--overwrite", action="store_true", help="replace an existing file")
@@ -68,6 +69,7 @@ def _check_arguments(args: argparse.Namespace, path: Path) -> None:
 
 def _compose(args: argparse.Namespace, path: Path) -> tuple[str, list[str]]:
     """The YAML's text and the findings, from the data."""
+    from sciffusion import recipes
     from sciffusion.cli.proposal import propose
     from sciffusion.config import Source
     from sciffusion.fields.open import open_source
@@ -91,12 +93,20 @@ def _compose(args: argparse.Namespace, path: Path) -> tuple[str, list[str]]:
         spacing=spacing,
         output=f"{path.stem}_run" if path.stem != "experiment" else "run",
     )
+    settings = recipes.adopt(args.recipe, proposal.settings)
+    comments = _moved(proposal.comments, len(settings["stages"]))
     proposal.findings += [f"left out   {name}: {why}" for name, why in layout.left_out.items()]
     head = [
         f"yaml-language-server: $schema={_schema_path(path).name}",
         f"Written by `sciffusion init` from {', '.join(args.target)}. Every setting: `sciffusion init --schema`.",
     ]
-    return render(proposal.settings, proposal.comments, head), proposal.findings
+    return render(settings, comments, head), proposal.findings
+
+
+def _moved(comments: dict[str, str], stages: int) -> dict[str, str]:
+    """Comments of a single stage, where several stand: that of the constraint belongs to the last."""
+    last = f"stages.{stages - 1}.constraint"
+    return {last if path == "stages.0.constraint" else path: text for path, text in comments.items()}
 
 
 def _coarse(args: argparse.Namespace, fine: "Survey", spacing: dict[str, float], path: Path) -> "CoarseFound":

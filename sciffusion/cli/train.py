@@ -11,6 +11,7 @@ EXAMPLE = "sciffusion train experiment.yaml --set train.steps=2000"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``train``."""
     parser.add_argument("experiment", nargs="?", help="experiment YAML, as `sciffusion init` writes it")
+    parser.add_argument("--recipe", help="family of models, instead of the YAML's (see `sciffusion recipes`)")
     parser.add_argument("--set", action="append", default=[], metavar="A.B=VALUE", help="override a setting")
     parser.add_argument("--output", help="run folder (default: the YAML's `output`)")
     parser.add_argument("--overwrite", action="store_true", help="start again in a folder of another experiment")
@@ -29,7 +30,7 @@ def _run(args: argparse.Namespace) -> int:
     from sciffusion.training.run import train
 
     overrides = [*args.set, *([f"output={args.output}"] if args.output else [])]
-    experiment = load_experiment(args.experiment, overrides)
+    experiment = load_experiment(args.experiment, overrides, args.recipe)
     log_to(experiment.output)
     train(experiment, overwrite=args.overwrite, progress=False if args.no_progress else None)
     print(f"trained; next: sciffusion generate {experiment.output} --members 16 --output ens.zarr")

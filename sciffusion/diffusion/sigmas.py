@@ -17,7 +17,7 @@ from torch import Tensor
 
 from sciffusion.errors import SciffusionError
 
-__all__ = ["DiscreteLevels", "Levels", "NoiseRange", "UniformTime", "karras"]
+__all__ = ["DiscreteLevels", "Levels", "NoiseRange", "UniformTime", "karras", "stratified"]
 
 Array = NDArray[np.float64]
 
@@ -46,7 +46,7 @@ class Levels(Protocol):
         ...
 
 
-def _stratified(batch: int, generator: torch.Generator | None) -> Tensor:
+def stratified(batch: int, generator: torch.Generator | None) -> Tensor:
     """One uniform number per stratum [i, i + 1) / batch, shuffled: unbiased, with less variance than independent ones.
 
     The idea of a low-discrepancy sampler of levels is Kingma et al.'s (2021, arXiv:2107.00630, appendix I.1).
@@ -107,7 +107,7 @@ class NoiseRange:
 
     def sample(self, batch: int, generator: torch.Generator | None = None) -> Tensor:
         """``batch`` levels (stratified, in random order), float32, on the generator's device."""
-        levels = self.quantile(_stratified(batch, generator)).float()
+        levels = self.quantile(stratified(batch, generator)).float()
         return levels.clamp(self.sigma_min, self.sigma_max)
 
     def grid(self, steps: int, rho: float = 7.0) -> Array:
@@ -132,7 +132,7 @@ class DiscreteLevels:
 
     def sample(self, batch: int, generator: torch.Generator | None = None) -> Tensor:
         """``batch`` of the levels, float32."""
-        u = _stratified(batch, generator)
+        u = stratified(batch, generator)
         table = torch.as_tensor(self.levels, dtype=torch.float32, device=u.device)
         return table[(u * len(table)).long()]
 
@@ -145,5 +145,5 @@ class UniformTime:
 
     def sample(self, batch: int, generator: torch.Generator | None = None) -> Tensor:
         """``batch`` levels sigma = t / (1 - t), float32."""
-        t = self.eps + (1 - 2 * self.eps) * _stratified(batch, generator)
+        t = self.eps + (1 - 2 * self.eps) * stratified(batch, generator)
         return (t / (1 - t)).float()

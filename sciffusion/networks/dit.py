@@ -21,7 +21,7 @@ from sciffusion.networks.padding import check
 from sciffusion.networks.patches import fold, unfold
 from sciffusion.networks.positions import angles, rotate
 from sciffusion.networks.windows import Windows
-from sciffusion.settings import DiTSettings
+from sciffusion.stage_settings import DiTSettings
 
 __all__ = ["DiT"]
 

@@ -21,7 +21,7 @@ from sciffusion.networks.inputs import gather
 from sciffusion.networks.layers import Conv, Fourier, bake, upsample
 from sciffusion.networks.padding import check
 from sciffusion.networks.patches import fold, unfold
-from sciffusion.settings import UNetSettings
+from sciffusion.stage_settings import UNetSettings
 
 __all__ = ["UNet"]
 

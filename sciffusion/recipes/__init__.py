@@ -1,6 +1,8 @@
 """Recipes: one YAML per family of models, laid under the user's own settings so that these stay short.
 
-A recipe holds ``stages`` and ``train`` defaults and a one-line ``description``; nothing about data. Imports only yaml.
+A recipe holds ``stages`` and ``train`` defaults; nothing about data. Besides it says what it is: a one-line
+``description``, the problems it ``suits``, and its ``cost``: network calls per member at full resolution, and training
+relative to that of `edm` for the same quality on the same network. Imports only yaml.
 """
 
 import difflib
@@ -12,7 +14,9 @@ import yaml
 
 from sciffusion.errors import SciffusionError
 
-__all__ = ["load", "merge", "names"]
+__all__ = ["ABOUT", "about", "adopt", "load", "merge", "names"]
+
+ABOUT = ("description", "suits", "cost")
 
 
 def names() -> dict[str, str]:
@@ -27,7 +31,38 @@ def load(name: str) -> dict[str, Any]:
         near = difflib.get_close_matches(name, known, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise SciffusionError(f"recipe: no recipe is called {name!r}", f"{hint}known: {', '.join(known)}")
-    return {key: value for key, value in _read(name).items() if key != "description"}
+    return {key: value for key, value in _read(name).items() if key not in ABOUT}
+
+
+def about(name: str) -> dict[str, Any]:
+    """What a recipe says of itself, by the keys of ``ABOUT``."""
+    found = _read(name)
+    return {key: found[key] for key in ABOUT}
+
+
+def adopt(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """``settings`` written for another recipe, made for recipe ``name``.
+
+    What the user's stages say of the data goes where the recipe has its place: the baseline to the first stage, the
+    constraint to the last, the network to every stage that has one of its kind. Other entries of stages are the old
+    recipe's, and go.
+    """
+    if str(settings.get("recipe", "edm")) == name:
+        return dict(settings)
+    mine = {key: value for entry in settings.get("stages", []) for key, value in entry.items() if value is not None}
+    stages: list[dict[str, Any]] = [{"name": entry["name"]} for entry in load(name)["stages"]]
+    for entry, row in zip(stages, load(name)["stages"], strict=True):
+        if "network" in mine and _same_kind(mine["network"], row.get("network", {})):
+            entry["network"] = mine["network"]
+    if "baseline" in mine:
+        stages[0]["baseline"] = next(e["baseline"] for e in settings["stages"] if e.get("baseline"))
+    if "constraint" in mine:
+        stages[-1]["constraint"] = mine["constraint"]
+    return {**settings, "recipe": name, "stages": stages}
+
+
+def _same_kind(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    return bool(one.get("kind", "unet") == other.get("kind", "unet"))
 
 
 def merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

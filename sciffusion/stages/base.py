@@ -1,7 +1,9 @@
 """What every stage of an emulator is: prepared inputs of a case in, members of a field out.
 
 A stage owns the door (codec) and the named conditions it looks at (conditioners). ``prepare`` works on xarray data and
-numpy, once per case; ``draw`` works on tensors, once per batch of (case, member) items.
+numpy, once per case; ``draw`` works on tensors, once per batch of (case, member) items. A stage may look at the outputs
+of those before it in the chain (``earlier``): in ``draw`` at what they drew for the same items, in training at what
+their ``truth`` is for the batch. All stages of a chain share one codec.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -67,24 +69,51 @@ class Stage(nn.Module):
     """A link of an emulator's chain. Subclasses draw fields in network space; the codec turns them into physics."""
 
     kind: ClassVar[str]
+    draws: ClassVar[bool] = True  # whether sampling runs it, or only later stages use it
     conditioners: Any  # nn.ModuleDict of Conditioner
 
-    def __init__(self, name: str, codec: FieldCodec, conditioners: Mapping[str, Conditioner]) -> None:
+    def __init__(
+        self,
+        name: str,
+        codec: FieldCodec,
+        conditioners: Mapping[str, Conditioner],
+        earlier: Mapping[str, "Stage"] | None = None,
+    ) -> None:
         super().__init__()
         self.name = name
         self.codec = codec
         self.conditioners = nn.ModuleDict(conditioners)
+        self.earlier = dict(earlier or {})  # a plain dict: their parameters are not this stage's
+
+    @property
+    def chain(self) -> list["Stage"]:
+        """The stages before this one, and itself."""
+        return [*self.earlier.values(), self]
+
+    @property
+    def readers(self) -> dict[str, Conditioner]:
+        """Every conditioner that the chain up to here needs, by the name of its condition."""
+        return {name: conditioner for stage in self.chain for name, conditioner in stage.conditioners.items()}
+
+    @property
+    def first_guess(self) -> str | None:
+        """The coarse condition whose interpolation the codec subtracts."""
+        return None
 
     def prepare(self, conditions: Mapping[str, xr.Dataset], case: Case, window: Window | None = None) -> Prepared:
-        """Read everything that this stage needs of one case."""
-        inputs = {
-            name: conditioner.prepare(conditions.get(name), case, window)
-            for name, conditioner in self.conditioners.items()
-        }
-        return Prepared(case, inputs, window=window)
+        """Read everything that the chain up to this stage needs of one case."""
+        readers, baseline = self.readers, None
+        inputs = {name: reader.prepare(conditions.get(name), case, window) for name, reader in readers.items()}
+        if (name := self.first_guess) is not None:
+            coarse: Any = readers[name]
+            baseline = coarse.baseline(conditions.get(name), case, window)
+        return Prepared(case, inputs, baseline, window=window)
 
     def prepare_network(self) -> None:
         """Whatever makes many calls of the stage's network faster; nothing where there is none."""
+
+    def set_cut(self, cut: Sequence[bool]) -> None:
+        """Say along which grid axes training sees windows that are smaller than the grid; nothing without a network."""
 
     def decode(self, fields: Tensor, prepared: Prepared, members: Sequence[int]) -> xr.Dataset:
         """Fields of one case (member, channel, *grid) as physics, with dims (member, *case dims, *grid)."""
@@ -104,33 +133,70 @@ class Stage(nn.Module):
             arrays[variable.name] = np.full(shape, nan) if filled else np.broadcast_to(nan, shape)
         return self.codec.dataset(arrays, leading)
 
-    def draw(self, items: Sequence[Item], *, seed: int, sampler: config.Sampler | None = None) -> Tensor:
-        """Fields in network space, (item, channel, *grid) float32, one per item. Deterministic in (seed, item).
+    def sample(self, items: Sequence[Item], *, seed: int, sampler: config.Sampler | None = None) -> Tensor:
+        """Run the chain: fields in the codec's space, (item, channel, *grid) float32, one per item.
 
-        On a GPU the answer stays there and may still be in the making; `finish` completes it on the host.
+        Deterministic in (seed, item). ``sampler`` is for this stage; earlier ones use their own. On a GPU the answer
+        stays there and may still be in the making; `finish` completes it on the host.
         """
+        outputs: dict[str, Tensor] = {}
+        for stage in self.chain:
+            if stage.draws or stage is self:
+                own = sampler if stage is self else None
+                outputs[stage.name] = stage.draw(items, seed=seed, sampler=own, outputs=outputs)
+        return self.field(outputs[self.name])
+
+    def draw(
+        self,
+        items: Sequence[Item],
+        *,
+        seed: int,
+        sampler: config.Sampler | None = None,
+        outputs: Mapping[str, Tensor] | None = None,
+    ) -> Tensor:
+        """Output per item, float32, given the ``outputs`` of stages before. Deterministic in (seed, item)."""
         raise TypeError(f"{type(self).__name__} does not draw fields")
 
+    def field(self, output: Tensor) -> Tensor:
+        """An output as fields in the codec's space, (item, channel, *grid)."""
+        return output
+
     def finish(self, fields: Tensor, items: Sequence[Item]) -> Tensor:
-        """What is left to do, on the host, to the answer of `draw` for these very items."""
+        """What is left to do, on the host, to the answer of `sample` for these very items."""
         return fields
 
-    def context(self, prepared: Sequence[Prepared]) -> Context:
-        """Conditioning of several cases as one batch.
+    def truth(self, batch: Mapping[str, Any]) -> Tensor:
+        """What later stages are given in the place of this one's output in training, for a batch of training samples.
+
+        ``batch`` is one of `sciffusion.datasets.training.TrainingCases`.
+        """
+        raise TypeError(f"{type(self).__name__} has no output that a later stage could use")
+
+    def shown(self, output: Tensor, size: Sequence[int]) -> Context:
+        """An output as conditioning of a later stage on fields of ``size``."""
+        return Context(channels=output)
+
+    @property
+    def shows(self) -> tuple[int, int]:
+        """How many channels and vector features `shown` has."""
+        return len(self.codec.channels), 0
+
+    def context(self, prepared: Sequence[Prepared], *, keep: bool = True) -> Context:
+        """Conditioning of several cases as one batch; without ``keep`` every condition is dropped.
 
         Each case is encoded once and by itself, so that its encoding does not depend on the other cases of the batch.
         """
-        device = self.device
-        return Context.stack([case.once(f"context on {device}", partial(self._encoded, case)) for case in prepared])
+        name = f"context of {self.name} on {self.device}" + ("" if keep else ", dropped")
+        return Context.stack([case.once(name, partial(self._encoded, case, keep)) for case in prepared])
 
-    def _encoded(self, case: Prepared) -> Context:
+    def _encoded(self, case: Prepared, keep: bool) -> Context:
         device = self.device
         inputs = {
             name: {key: to_device(torch.from_numpy(array[None]), device) for key, array in case.inputs[name].items()}
             for name in self.conditioners
         }
         mask = to_device(self.codec.valid_cells(case.window)[None], device)
-        return self.encode(inputs, torch.ones(1, dtype=torch.bool, device=device), mask)
+        return self.encode(inputs, torch.full((1,), keep, device=device), mask)
 
     def encode(self, inputs: Mapping[str, Mapping[str, Tensor]], keep: Tensor, mask: Tensor) -> Context:
         """Conditioning of a batch of prepared inputs.
@@ -146,9 +212,14 @@ class Stage(nn.Module):
         tensors = chain(self.parameters(), self.buffers())
         return next((tensor.device for tensor in tensors), torch.device("cpu"))
 
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """(channel, *grid) of the stage's output on the whole domain."""
+        return (len(self.codec.channels), *self.codec.grid.shape)
+
     def noise(self, items: Sequence[Item], *, seed: int, step: int = 0, stream: str = "start") -> Tensor:
         """Standard normal noise of each item, (item, channel, *grid); bitwise the same for any batch."""
-        shape = (len(self.codec.channels), *self.codec.grid.shape)
+        shape = self.output_shape
         drawn = []
         for item in items:
             key = NoiseKey(seed, item.prepared.case.labels, item.member, self.name, step, stream)
@@ -163,13 +234,20 @@ class Stage(nn.Module):
         return {}
 
     @classmethod
-    def restore(cls, entry: Mapping[str, Any], codec: FieldCodec, conditioners: Mapping[str, Conditioner]) -> Self:
+    def restore(
+        cls,
+        entry: Mapping[str, Any],
+        codec: FieldCodec,
+        conditioners: Mapping[str, Conditioner],
+        earlier: Mapping[str, "Stage"],
+    ) -> Self:
         """A stage from what `describe` wrote; its tensors are loaded afterwards."""
         raise TypeError(f"{cls.__name__} cannot be restored")
 
     def state(self, dtype: torch.dtype = torch.float32) -> State:
         """The stage as (JSON, tensors); floating-point parameters are rounded to ``dtype``."""
-        codec, arrays = self.codec.state()
+        shared = next((stage.name for stage in self.earlier.values() if stage.codec is self.codec), None)
+        codec, arrays = self.codec.state() if shared is None else ({"of": shared}, {})
         tensors = {f"codec.{name}": torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
         parameters = {name for name, _ in self.named_parameters()}
         for name, value in self.state_dict().items():
@@ -185,12 +263,18 @@ class Stage(nn.Module):
         return entry, tensors
 
     @classmethod
-    def from_state(cls, entry: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Self:
-        """The inverse of `state`. Raises SciffusionError when tensors are missing or of another shape."""
+    def from_state(
+        cls, entry: Mapping[str, Any], tensors: Mapping[str, Tensor], earlier: Mapping[str, "Stage"] | None = None
+    ) -> Self:
+        """The inverse of `state`, behind the stages ``earlier``.
+
+        Raises SciffusionError when tensors are missing or of another shape.
+        """
+        earlier, described = earlier or {}, entry["codec"]
         arrays = {n.removeprefix("codec."): t.numpy() for n, t in tensors.items() if n.startswith("codec.")}
-        codec = FieldCodec.from_state(entry["codec"], arrays)
+        codec = earlier[described["of"]].codec if "of" in described else FieldCodec.from_state(described, arrays)
         conditioners = {name: _conditioner(own, codec.grid) for name, own in entry["conditioners"].items()}
-        stage = cls.restore(entry, codec, conditioners)
+        stage = cls.restore(entry, codec, conditioners, earlier)
         own = {n.removeprefix("module."): t for n, t in tensors.items() if n.startswith("module.")}
         own = {n: t.float() if t.is_floating_point() else t for n, t in own.items()}
         try:

@@ -4,20 +4,20 @@ Everything that is measured (codec, noise range, normalisation of conditions, re
 cases only.
 """
 
+import copy
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import repeat
 from math import prod
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from sciffusion import config, registry
-from sciffusion.conditioners.base import Training
+from sciffusion.conditioners.base import Conditioner, Training
 from sciffusion.conditioners.coarse import CoarseField
 from sciffusion.conditioners.static import StaticField
 from sciffusion.datasets.pairs import ExperimentData
-from sciffusion.diffusion.sigmas import NoiseRange
 from sciffusion.errors import SciffusionError
 from sciffusion.fields.cases import Case, select
 from sciffusion.fields.codec import FieldCodec
@@ -28,11 +28,14 @@ from sciffusion.fields.variables import channel_coords, stack, target_variables
 from sciffusion.stages.base import Stage, Window
 from sciffusion.stages.climatology import ClimatologyStage
 from sciffusion.stages.constraint import CoarseConstraint
-from sciffusion.stages.denoiser import DenoiserStage
+from sciffusion.stages.denoiser import DenoiserStage, frame_of
 from sciffusion.stages.interpolation import InterpolationStage
+from sciffusion.stages.levels import fitted_range
 from sciffusion.stages.linear import LinearGaussianStage
+from sciffusion.stages.measure import measure
+from sciffusion.stages.regression import RegressionStage
 
-__all__ = ["build_baselines", "build_denoiser"]
+__all__ = ["build_baselines", "build_stage"]
 
 log = logging.getLogger(__name__)
 LARGEST = 2**20  # cells of a grid up to which the linear baseline is fitted
@@ -40,22 +43,83 @@ WORK = 2**26  # cells in all that the baselines are measured on
 WHOLE = 2**23  # values of a field up to which statistics are kept per cell
 
 
-def build_denoiser(experiment: config.Experiment, data: ExperimentData) -> DenoiserStage:
-    """The untrained denoiser stage of an experiment."""
-    settings = experiment.stages[0]
+def build_stage(
+    settings: config.Stage,
+    experiment: config.Experiment,
+    data: ExperimentData,
+    earlier: Mapping[str, Stage] | None = None,
+) -> Any:
+    """The untrained stage of ``settings``, behind the trained ones ``earlier`` of the same experiment."""
+    earlier = earlier or {}
     cases = _spread(data.cases["train"], experiment.train.statistics_cases)
+    conditioners = _conditioners(settings, experiment, data, cases, earlier)
+    if earlier:
+        codec = next(iter(earlier.values())).codec
+    else:
+        coarse: Any = conditioners.get(settings.baseline or "")
+        codec = _codec(experiment, data, cases, settings.shrinkage, coarse)
+    return _BUILDERS[settings.kind](settings, experiment, data, codec, conditioners, earlier)
+
+
+def _conditioners(
+    settings: config.Stage,
+    experiment: config.Experiment,
+    data: ExperimentData,
+    cases: Sequence[Case],
+    earlier: Mapping[str, Stage],
+) -> dict[str, Conditioner]:
+    """The stage's own conditioners; what an earlier stage has measured already is copied from it."""
     training = Training(experiment.target, data.target, data.grid, cases)
-    conditioners = {
-        name: registry.get("conditioners", experiment.conditions[name].kind).build(
+    known = {name: c for stage in earlier.values() for name, c in stage.conditioners.items()}
+    return {
+        name: copy.deepcopy(known[name])
+        if name in known
+        else registry.get("conditioners", experiment.conditions[name].kind).build(
             name, experiment.conditions[name], data.conditions[name], training
         )
-        for name in settings.inputs or experiment.conditions
+        for name in _names(settings, experiment)
     }
-    codec = _codec(experiment, data, cases, conditioners.get(settings.baseline or ""))
+
+
+def _names(settings: config.Stage, experiment: config.Experiment) -> list[str]:
+    """Conditions that the stage looks at, in the order of the experiment."""
+    wanted = ["*"] if settings.inputs is None else settings.inputs
+    return [name for name in experiment.conditions if name in wanted or "*" in wanted]
+
+
+def _build_regression(
+    settings: config.RegressionStage,
+    experiment: config.Experiment,
+    data: ExperimentData,
+    codec: FieldCodec,
+    conditioners: Mapping[str, Conditioner],
+    earlier: Mapping[str, Stage],
+) -> RegressionStage:
+    return RegressionStage(settings, codec, conditioners, earlier)
+
+
+def _build_denoiser(
+    settings: config.DenoiserStage,
+    experiment: config.Experiment,
+    data: ExperimentData,
+    codec: FieldCodec,
+    conditioners: Mapping[str, Conditioner],
+    earlier: Mapping[str, Stage],
+) -> DenoiserStage:
     constraint = None
     if settings.constraint is not None:
-        constraint = _constraint(conditioners[settings.constraint], codec)
-    return DenoiserStage(settings, codec, conditioners, _noise_range(settings.noise, codec.leading_rms), constraint)
+        known: dict[str, Any] = {n: c for stage in earlier.values() for n, c in stage.conditioners.items()}
+        constraint = _constraint((known | dict(conditioners))[settings.constraint], codec)
+    frame, leading_rms = frame_of(settings, codec, earlier), codec.leading_rms
+    if not frame.plain:
+        measured = measure(experiment, data, frame, earlier)
+        frame.set(measured)
+        leading_rms = measured.leading_rms
+    levels = fitted_range(settings.noise, leading_rms)
+    return DenoiserStage(settings, codec, conditioners, levels, constraint, earlier, frame)
+
+
+_BUILDERS: dict[str, Callable[..., Stage]] = {"denoiser": _build_denoiser, "regression": _build_regression}
 
 
 def _constraint(coarse: CoarseField, codec: FieldCodec) -> CoarseConstraint:
@@ -73,19 +137,19 @@ def _indices(part: slice) -> range:
     return range(part.start, part.stop)
 
 
-def build_baselines(experiment: config.Experiment, data: ExperimentData, stage: DenoiserStage) -> dict[str, Stage]:
+def build_baselines(experiment: config.Experiment, data: ExperimentData, stage: Stage) -> dict[str, Stage]:
     """Climatology, and with a coarse condition interpolation and linear regression, on the training cases.
 
     Large grids are measured on fewer cases, and have no regression beyond LARGEST cells: its predictors would not fit.
     """
     cells = prod(data.grid.shape)
     cases = _spread(data.cases["train"], min(experiment.train.statistics_cases, max(8, WORK // cells)))
-    codec, name = stage.codec, stage.settings.baseline
+    codec, name = stage.codec, stage.first_guess
     fields = (_field(data, codec, case) for case in cases)
     built: dict[str, Stage] = {"climatology": ClimatologyStage.fit(codec, {}, fields)}
     if name is None:
         return built
-    coarse = {name: stage.conditioners[name]}
+    coarse: dict[str, Any] = {name: stage.readers[name]}
     pairs = ((_field(data, codec, case), coarse[name].baseline(data.conditions[name], case)) for case in cases)
     built["interpolation"] = InterpolationStage.fit(codec, coarse, name, pairs)
     if cells > LARGEST:
@@ -117,7 +181,11 @@ class _Rows(Sequence[Any]):
 
 
 def _codec(
-    experiment: config.Experiment, data: ExperimentData, cases: Sequence[Case], coarse: CoarseField | None
+    experiment: config.Experiment,
+    data: ExperimentData,
+    cases: Sequence[Case],
+    shrinkage: float | Literal["fit"],
+    coarse: CoarseField | None,
 ) -> FieldCodec:
     """Fit the codec on whole fields, or where these are too large on a random window of each case."""
     target, grid = experiment.target, data.grid
@@ -140,7 +208,7 @@ def _codec(
         pairs,
         variables,
         grid,
-        shrinkage=experiment.stages[0].shrinkage,
+        shrinkage=shrinkage,
         per_cell=whole,
         looks=looks(),
         coords=channel_coords(data.target, grid, target.channel_dims),
@@ -163,22 +231,13 @@ def _slabs(grid: Grid) -> Iterator[Window]:
         yield (slice(first, min(grid.shape[0], first + rows)), *(slice(0, n) for n in grid.shape[1:]))
 
 
-def _noise_range(settings: config.NoiseSettings, leading_rms: float) -> NoiseRange:
-    """The training range: fitted where the settings leave it open."""
-    given = {"p_mean": settings.p_mean, "p_std": settings.p_std, "distribution": settings.distribution}
-    if settings.sigma_max != "fit":
-        given["sigma_max"] = settings.sigma_max
-    given = {name: value for name, value in given.items() if value is not None}
-    return NoiseRange.fit(leading_rms, settings.sigma_min, **given)
-
-
 def _field(data: ExperimentData, codec: FieldCodec, case: Case) -> np.ndarray:
     return codec.stack(select(data.target, case))
 
 
-def _land(stage: DenoiserStage) -> np.ndarray | None:
+def _land(stage: Stage) -> np.ndarray | None:
     """Land (1) or sea (0) per cell, from a static field that looks like a land fraction; None when there is none."""
-    for conditioner in stage.conditioners.values():
+    for conditioner in stage.readers.values():
         if not isinstance(conditioner, StaticField):
             continue
         for name, field in conditioner.fields_by_name().items():

@@ -10,7 +10,7 @@ from torch import Tensor
 from sciffusion.conditioners.base import Conditioner
 from sciffusion.fields.codec import FieldCodec
 from sciffusion.fields.statistics import Moments
-from sciffusion.stages.base import Prepared
+from sciffusion.stages.base import Prepared, Stage
 from sciffusion.stages.gaussian import GaussianStage, plain
 
 __all__ = ["ClimatologyStage"]
@@ -48,6 +48,12 @@ class ClimatologyStage(GaussianStage):
         return np.zeros_like(self.sd.numpy()), self.sd.numpy()
 
     @classmethod
-    def restore(cls, entry: object, codec: FieldCodec, conditioners: Mapping[str, Conditioner]) -> Self:
+    def restore(
+        cls,
+        entry: object,
+        codec: FieldCodec,
+        conditioners: Mapping[str, Conditioner],
+        earlier: Mapping[str, Stage],
+    ) -> Self:
         """An empty stage of the codec's shape."""
         return cls(codec, conditioners)

@@ -58,6 +58,16 @@ class CoarseConstraint:
         """``denoiser`` with projected answers; ``right_sides`` (batch, channel, *coarse grid)."""
         return Projected(denoiser, self.projection, right_sides, self.channels)
 
+    def moved(self, right_sides: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+        """The right-hand sides (batch, channel, *coarse grid) of C y = y' for z = shift + scale y.
+
+        ``shift`` (batch, channel, *grid), ``scale`` (channel,), over all channels of the target.
+        """
+        chosen = list(self.channels)
+        coarse = self.projection.operator.matvec(shift[:, chosen].double())
+        column = scale[chosen].double().reshape(-1, *[1] * (shift.ndim - 2))
+        return (right_sides - coarse.to(right_sides)) / column.to(right_sides)
+
     def finish(self, z: Tensor, right_sides: Tensor, baselines: Sequence[np.ndarray] | None) -> Tensor:
         """Make pole rows of ``z`` (batch, channel, *grid) single-valued, then the coarse field exact."""
         stacked = None if baselines is None else np.stack(baselines)

@@ -57,7 +57,7 @@ def draws(
             prepared = cases.of(first, len(batch))
             items = [Item(prepared[number], member) for number, member in batch]
             items += [items[-1]] * (size - len(items))
-            yield Drawn(stage, batch, items, Arriving(stage.draw(items, seed=seed, sampler=sampler)))
+            yield Drawn(stage, batch, items, Arriving(stage.sample(items, seed=seed, sampler=sampler)))
 
 
 class _Ahead:

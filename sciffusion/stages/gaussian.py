@@ -4,7 +4,7 @@ They are what a diffusion model must beat, and they travel through the same door
 """
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -33,7 +33,14 @@ class GaussianStage(Stage):
     def moments(self, prepared: Prepared) -> tuple[np.ndarray, np.ndarray]:
         """Mean and sd of one case in the codec's space, broadcastable to (channel, *grid)."""
 
-    def draw(self, items: Sequence[Item], *, seed: int, sampler: config.Sampler | None = None) -> Tensor:
+    def draw(
+        self,
+        items: Sequence[Item],
+        *,
+        seed: int,
+        sampler: config.Sampler | None = None,
+        outputs: Mapping[str, Tensor] | None = None,
+    ) -> Tensor:
         """Draw ``mean + sd * noise``; baselines have no sampler settings."""
         moments = {id(item.prepared): self.moments(item.prepared) for item in items}
         mean, sd = (

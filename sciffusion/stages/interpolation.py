@@ -11,7 +11,7 @@ from torch import Tensor
 from sciffusion.conditioners.base import Conditioner
 from sciffusion.fields.cases import Case
 from sciffusion.fields.codec import FieldCodec
-from sciffusion.stages.base import Prepared, Window
+from sciffusion.stages.base import Prepared, Stage, Window
 from sciffusion.stages.gaussian import GaussianStage, plain
 
 __all__ = ["InterpolationStage"]
@@ -67,6 +67,12 @@ class InterpolationStage(GaussianStage):
         return {"coarse": self.coarse}
 
     @classmethod
-    def restore(cls, entry: Mapping[str, Any], codec: FieldCodec, conditioners: Mapping[str, Conditioner]) -> Self:
+    def restore(
+        cls,
+        entry: Mapping[str, Any],
+        codec: FieldCodec,
+        conditioners: Mapping[str, Conditioner],
+        earlier: Mapping[str, Stage],
+    ) -> Self:
         """An empty stage of the codec's shape."""
         return cls(codec, conditioners, entry["coarse"])

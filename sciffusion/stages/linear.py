@@ -19,7 +19,7 @@ from sciffusion.conditioners.base import Conditioner
 from sciffusion.fields.cases import Case
 from sciffusion.fields.codec import FieldCodec
 from sciffusion.fields.grid import Grid
-from sciffusion.stages.base import Prepared, Window
+from sciffusion.stages.base import Prepared, Stage, Window
 from sciffusion.stages.gaussian import GaussianStage
 from sciffusion.stages.stencil import Stencil
 
@@ -95,7 +95,13 @@ class LinearGaussianStage(GaussianStage):
         return {"coarse": self.coarse, "coarse_grid": self.coarse_grid.to_json(), "coefficients": shape}
 
     @classmethod
-    def restore(cls, entry: Mapping[str, Any], codec: FieldCodec, conditioners: Mapping[str, Conditioner]) -> Self:
+    def restore(
+        cls,
+        entry: Mapping[str, Any],
+        codec: FieldCodec,
+        conditioners: Mapping[str, Conditioner],
+        earlier: Mapping[str, Stage],
+    ) -> Self:
         """A stage with room for its coefficients."""
         grid = Grid.from_json(entry["coarse_grid"])
         sd = np.ones((len(codec.channels), *codec.grid.shape))

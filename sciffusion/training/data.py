@@ -11,9 +11,8 @@ from torch.utils.data import DataLoader, Subset
 from sciffusion import config
 from sciffusion.datasets.draws import Draw, StepSampler
 from sciffusion.datasets.pairs import ExperimentData
-from sciffusion.datasets.training import TrainingCases
-from sciffusion.stages.base import Prepared
-from sciffusion.stages.denoiser import DenoiserStage
+from sciffusion.stages.base import Prepared, Stage
+from sciffusion.stages.measure import training_cases
 
 __all__ = ["TrainingData"]
 
@@ -23,28 +22,19 @@ WHOLE = 2**20  # cells of a grid up to which validation sees it whole, also when
 class TrainingData(pl.LightningDataModule):
     """Training batches as a function of (seed, step, process), and validation cases one by one."""
 
-    def __init__(self, experiment: config.Experiment, data: ExperimentData, stage: DenoiserStage) -> None:
+    def __init__(self, experiment: config.Experiment, data: ExperimentData, stage: Stage) -> None:
         super().__init__()
-        self.settings, self.data, self.stage = experiment.train, data, stage
-        self.training = self._cases(experiment, "train", experiment.train.augment, experiment.train.crop)
-        crop = experiment.train.crop if prod(data.grid.shape) > WHOLE else {}
-        self.validation = self._cases(experiment, "validation", None, crop) if data.cases["validation"] else None
-
-    def _cases(
-        self, experiment: config.Experiment, split: str, augment: config.Augment | None, crop: dict[str, int]
-    ) -> TrainingCases:
-        settings = self.settings
-        return TrainingCases(
-            self.data,
-            self.stage.codec,
-            dict(self.stage.conditioners.items()),
-            experiment.target,
-            split=split,
-            baseline=self.stage.settings.baseline,
-            crop=crop,
-            augment=augment,
-            cache=settings.cache,
-            workers=settings.workers,
+        settings = self.settings = experiment.train
+        self.data, self.stage = data, stage
+        self.training = training_cases(
+            experiment, data, stage, crop=settings.crop, augment=settings.augment, cache=settings.cache
+        )
+        crop = settings.crop if prod(data.grid.shape) > WHOLE else {}
+        validated = bool(data.cases["validation"])
+        self.validation = (
+            training_cases(experiment, data, stage, "validation", crop=crop, cache=settings.cache)
+            if validated
+            else None
         )
 
     def train_dataloader(self) -> DataLoader[Any]:

@@ -1,4 +1,4 @@
-"""One training step of a denoiser stage, and what is measured on the validation cases.
+"""A stage in training, whatever its kind: optimiser, average, checkpoints, validation; what is learnt is a subclass's.
 
 Every random draw of a step is a function of (seed, step, rank): a run that is killed and resumed continues with the
 same noise, dropout and data, so its weights are bitwise those of an undisturbed run.
@@ -16,20 +16,20 @@ from torch import Tensor
 from sciffusion import config
 from sciffusion.datasets.training import TrainingCases
 from sciffusion.diffusion.ema import EMA, gamma_of_halflife
-from sciffusion.diffusion.objectives import almost_fair_crps, denoising_error, denoising_loss
-from sciffusion.diffusion.weights import edm_weight
+from sciffusion.diffusion.objectives import almost_fair_crps
 from sciffusion.stages.base import Item
-from sciffusion.stages.denoiser import DenoiserStage
+from sciffusion.stages.networked import NetworkStage
 
-__all__ = ["DenoiserModule", "seed_step"]
-
-LEVELS = 8  # noise levels of the validation loss
+__all__ = ["StageModule", "seed_step"]
 
 
-class DenoiserModule(pl.LightningModule):
-    """A denoiser stage in training, and its exponential moving average, which is what is validated and kept."""
+class StageModule(pl.LightningModule):
+    """A stage in training, and its exponential moving average, which is what is validated and kept.
 
-    def __init__(self, stage: DenoiserStage, settings: config.TrainSettings) -> None:
+    Subclasses give `loss` and `validation_losses`. Earlier stages of the chain are used as they are.
+    """
+
+    def __init__(self, stage: NetworkStage, settings: config.TrainSettings) -> None:
         super().__init__()
         self.stage = stage
         self.settings = settings
@@ -38,19 +38,28 @@ class DenoiserModule(pl.LightningModule):
         self._averaged = ExitStack()
         self._validated: list[float] = []
 
+    def loss(self, batch: dict[str, Any]) -> Tensor:
+        """What is minimised, of one batch (see `datasets.training` for what a batch is)."""
+        raise NotImplementedError
+
+    def validation_losses(self, batch: dict[str, Any], index: int) -> dict[str, Tensor]:
+        """Figures of one validation case, without chance; ``loss`` among them chooses the weights to keep."""
+        raise NotImplementedError
+
     # --- steps
 
     def training_step(self, batch: dict[str, Any], index: int) -> Tensor:
-        """Denoising loss of one batch (see `training.data` for what a batch is)."""
+        """The loss of one batch."""
         seed_step(self.settings.seed, self.global_step, self.global_rank)
-        keep = torch.rand(len(batch["z"]), device=self.device) >= self.stage.settings.condition_dropout
-        context = self.stage.encode(batch["inputs"], keep, batch["mask"])
-        losses = denoising_loss(
-            self.stage.denoiser, batch["z"], context, self.stage.noise_range, None, batch["area"], batch["valid"]
-        )
-        loss = losses.mean()
+        loss = self.loss(batch)
         self.log("train/loss", loss.detach(), prog_bar=True)
         return loss
+
+    def kept(self, batch: dict[str, Any], dropout: float = 0.0) -> Tensor:
+        """Bool (batch,): the samples that keep their conditions."""
+        if not dropout:
+            return torch.ones(len(batch["z"]), dtype=torch.bool, device=self.device)
+        return torch.rand(len(batch["z"]), device=self.device) >= dropout
 
     def on_before_optimizer_step(self, optimizer: Any) -> None:
         """Clip the gradient here: Lightning refuses to where the optimiser is fused."""
@@ -62,49 +71,35 @@ class DenoiserModule(pl.LightningModule):
         self.ema.update()
 
     def validation_step(self, batch: dict[str, Any], index: int) -> None:
-        """Loss of the averaged weights at fixed noise levels, with noise fixed per validation case."""
-        z, generator = batch["z"], torch.Generator().manual_seed(index)
-        keep = torch.ones(len(z), dtype=torch.bool, device=self.device)
-        context = self.stage.encode(batch["inputs"], keep, batch["mask"])
-        losses = []
-        for sigma in self._levels():
-            noise = torch.randn(z.shape, generator=generator).to(z)
-            level = z.new_full((len(z),), sigma)
-            error = denoising_error(self.stage.denoiser, z, level, noise, context, batch["area"], batch["valid"])
-            loss = (edm_weight(level) * error).mean()
-            self.log(f"validation/sigma_{sigma:.3g}", loss, batch_size=len(z))
-            losses.append(loss)
-        mean = torch.stack(losses).mean()
-        self._validated.append(float(mean))
-        self.log("validation/loss", mean, prog_bar=True, batch_size=len(z))
-        whole = z.shape[2:] == self.stage.codec.grid.shape
-        if self.settings.validation_members > 1 and whole:
-            self.log("validation/crps", self._crps(batch), batch_size=len(z))
+        """Figures of the averaged weights."""
+        losses = self.validation_losses(batch, index)
+        self._validated.append(float(losses["loss"]))
+        for name, loss in losses.items():
+            self.log(f"validation/{name}", loss, prog_bar=name == "loss", batch_size=len(batch["z"]))
+        whole = batch["z"].shape[2:] == self.stage.codec.grid.shape
+        if self.stage.draws and self.settings.validation_members > 1 and whole:
+            self.log("validation/crps", self._crps(batch), batch_size=len(batch["z"]))
 
     def _crps(self, batch: dict[str, Any]) -> Tensor:
         """Fair CRPS of a few members of one validation case, in units of the normalised target."""
         prepared = self.trainer.datamodule.prepared(int(batch["case"][0]))  # type: ignore[attr-defined]
         items = [Item(prepared, member) for member in range(self.settings.validation_members)]
-        drawn = self.stage.draw(items, seed=self.settings.seed).cpu()
+        drawn = self.stage.sample(items, seed=self.settings.seed).cpu()
         ensemble = self.stage.finish(drawn, items).to(self.device)[:, None]
         return almost_fair_crps(ensemble, batch["z"], 1.0, batch["area"], batch["valid"]).mean()
 
     def on_fit_start(self) -> None:
-        """Train mode, on windows."""
+        """Train mode, on windows; earlier stages fixed and on the device."""
+        for stage in self.stage.earlier.values():
+            stage.to(self.device).eval().requires_grad_(False)
         self.train()
         self._set_boundary(self.trainer.datamodule.training)  # type: ignore[attr-defined]
 
     def _set_boundary(self, cases: TrainingCases) -> None:
         """Windows that are smaller than the grid end in mirrors, wherever the grid's own boundary is."""
-        names, space = self.stage.codec.grid.boundary(), cases.space
-        cut = [size < n for size, n in zip(space.size, space.shape, strict=True)]
-        reflected = [c or (name == "pole" and cut[-1]) for name, c in zip(names, cut, strict=True)]
-        self.network.boundary = tuple("reflect" if r else n for n, r in zip(names, reflected, strict=True))
-
-    @property
-    def network(self) -> Any:
-        """The network in training."""
-        return self.stage.network
+        cut = [size < n for size, n in zip(cases.space.size, cases.space.shape, strict=True)]
+        for stage in self.stage.chain:
+            stage.set_cut(cut)
 
     def on_validation_start(self) -> None:
         """Validate the average."""
@@ -121,12 +116,12 @@ class DenoiserModule(pl.LightningModule):
         self._averaged.close()  # the weights in training are back before a checkpoint is saved
         self._set_boundary(self.trainer.datamodule.training)  # type: ignore[attr-defined]
 
-    def result(self) -> DenoiserStage:
+    def result(self) -> NetworkStage:
         """The stage with the weights to keep: the best average, or the last where nothing was validated."""
         keep_best = self.settings.keep == "best" and self.best["weights"]
         self.stage.load_state_dict(self.best["weights"] if keep_best else self.ema.average)
-        self.network.boundary = self.stage.codec.grid.boundary()
-        self.stage.codec = self.stage.codec.without_folds()
+        for stage in self.stage.chain:
+            stage.set_cut([False] * stage.codec.grid.rank)
         return self.stage.eval()
 
     # --- state
@@ -157,10 +152,6 @@ class DenoiserModule(pl.LightningModule):
 
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
-
-    def _levels(self) -> list[float]:
-        low, high = self.stage.noise_range.sigma_min, self.stage.noise_range.sigma_max
-        return [float(sigma) for sigma in np.geomspace(max(low, 0.02), high, LEVELS)]
 
 
 def seed_step(seed: int, step: int, rank: int) -> None:

@@ -1,27 +1,32 @@
 """Training an experiment from its settings to a saved emulator, in a run folder that can be continued.
 
-RUN/experiment.yaml   the settings, as used
-RUN/prepared/         the untrained emulator: statistics measured once, by the first process
-RUN/checkpoints/      the last steps
-RUN/emulator/         the result
-RUN/baselines/NAME/   what it has to beat, fitted on the same training cases
-RUN/metrics/          losses per step as CSV; RUN/train.log
+RUN/experiment.yaml     the settings, as used
+RUN/prepared/STAGE/     the chain up to an untrained stage: statistics measured once, by the first process
+RUN/checkpoints/STAGE/  the last steps
+RUN/stages/STAGE/       the chain up to a stage that is trained
+RUN/emulator/           the result
+RUN/baselines/NAME/     what it has to beat, fitted on the same training cases
+RUN/metrics/STAGE/      losses per step as CSV; RUN/train.log
+
+Stages are trained in order, each with those before it fixed.
 """
 
 import json
 import logging
 import os
+import shutil
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 import yaml
+from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from pytorch_lightning.loggers import CSVLogger
-from pytorch_lightning.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
 
 import sciffusion
 from sciffusion import config, stopping
@@ -29,14 +34,21 @@ from sciffusion.config import load_experiment
 from sciffusion.datasets.pairs import ExperimentData, open_experiment
 from sciffusion.emulator import Emulator
 from sciffusion.errors import SciffusionError
-from sciffusion.stages.build import build_baselines, build_denoiser
-from sciffusion.stages.denoiser import DenoiserStage
+from sciffusion.stages.base import Stage
+from sciffusion.stages.build import build_baselines, build_stage
 from sciffusion.stopping import Stopped
 from sciffusion.training.callbacks import Checkpoints, LogLines, StopOnSignal, last_checkpoint
 from sciffusion.training.data import TrainingData
-from sciffusion.training.module import DenoiserModule
+from sciffusion.training.denoising import DenoiserModule
+from sciffusion.training.module import StageModule
+from sciffusion.training.regressing import RegressionModule
 
 __all__ = ["train"]
+
+MODULES: dict[str, Callable[[Any, config.TrainSettings], StageModule]] = {
+    "denoiser": DenoiserModule,
+    "regression": RegressionModule,
+}
 
 log = logging.getLogger(__name__)
 Config = str | Path | Mapping[str, Any] | config.Experiment
@@ -70,24 +82,66 @@ def train(
 def _train(experiment: Config, overrides: Sequence[str], overwrite: bool, progress: bool | None) -> Emulator:
     settings = load_experiment(experiment, overrides)
     folder = _open_run(settings, overwrite)
-    data = open_experiment(settings)
-    stage = _prepared(settings, data, folder)
-    module, loaders = DenoiserModule(stage, settings.train), TrainingData(settings, data, stage)
-    stop = StopOnSignal()
-    trainer = _trainer(settings.train, folder, stop, _interactive() if progress is None else progress)
-    start = time.monotonic()
-    trainer.fit(module, datamodule=loaders, ckpt_path=last_checkpoint(folder / "checkpoints"), weights_only=True)
-    if stop.stopped:
-        raise KeyboardInterrupt if stop.interrupted else Stopped
-    if trainer.is_global_zero:
-        built = build_baselines(settings, data, stage)
-        emulator = Emulator([module.result()], _card(settings, data, trainer, time.monotonic() - start))
-        emulator.save(folder / "emulator")
-        for name, baseline in built.items():
-            Emulator([baseline], emulator.card | {"recipe": name}).save(folder / "baselines" / name)
-        log.info("the emulator is in %s", folder / "emulator")
-    trainer.strategy.barrier()
+    data, start = open_experiment(settings), time.monotonic()
+    show = _interactive() if progress is None else progress
+    stages: list[Stage] = []
+    for own in settings.stages:
+        stages = _extended(stages, own, settings, data, folder, show)
+    if _rank() == 0:
+        _finish(settings, data, folder, stages, time.monotonic() - start)
+    _wait_for(folder / "emulator" / "model.json")
     return Emulator.load(folder / "emulator")
+
+
+def _extended(
+    before: Sequence[Stage],
+    own: config.Stage,
+    settings: config.Experiment,
+    data: ExperimentData,
+    folder: Path,
+    progress: bool,
+) -> list[Stage]:
+    """The chain with one more trained stage: read from the run folder where it was finished, or trained to its end."""
+    done, earlier = folder / "stages" / own.name, {stage.name: stage for stage in before}
+    experiment = _with_own(settings, own)
+    if not _is_done(done, experiment.train.steps):
+        stage = _prepared(experiment, own, data, folder / "prepared" / own.name, earlier)
+        module, loaders = MODULES[own.kind](stage, experiment.train), TrainingData(experiment, data, stage)
+        checkpoints, stop = folder / "checkpoints" / own.name, StopOnSignal()
+        trainer = _trainer(experiment.train, folder, own.name, stop, progress)
+        trainer.fit(module, datamodule=loaders, ckpt_path=last_checkpoint(checkpoints), weights_only=True)
+        if stop.stopped:
+            raise KeyboardInterrupt if stop.interrupted else Stopped
+        if trainer.is_global_zero:
+            Emulator([*before, module.result()], {"recipe": settings.recipe, "steps": trainer.global_step}).save(done)
+        trainer.strategy.barrier()
+    return Emulator.load(done).stages
+
+
+def _is_done(path: Path, steps: int) -> bool:
+    """Whether a stage was trained to its end, which a user may have moved further away."""
+    return (path / "model.json").is_file() and int(Emulator.load(path).card["steps"]) >= steps
+
+
+def _with_own(settings: config.Experiment, own: config.Stage) -> config.Experiment:
+    """The experiment with the stage's own training settings laid over the common ones."""
+    changes = own.train.model_dump(exclude_none=True)
+    return settings.model_copy(update={"train": settings.train.model_copy(update=changes)})
+
+
+def _finish(
+    settings: config.Experiment, data: ExperimentData, folder: Path, stages: Sequence[Stage], seconds: float
+) -> None:
+    """Save the emulator and its baselines."""
+    built = build_baselines(settings, data, stages[-1])
+    codec = stages[0].codec.without_folds()
+    for stage in stages:
+        stage.codec = codec
+    emulator = Emulator(stages, _card(settings, data, folder, seconds))
+    for name, baseline in built.items():
+        Emulator([baseline], emulator.card | {"recipe": name}).save(folder / "baselines" / name)
+    emulator.save(folder / "emulator")
+    log.info("the emulator is in %s", folder / "emulator")
 
 
 def _open_run(settings: config.Experiment, overwrite: bool) -> Path:
@@ -101,9 +155,8 @@ def _open_run(settings: config.Experiment, overwrite: bool) -> Path:
                 f"{folder}: holds another experiment ({differs} differs)", "choose another output, or --overwrite"
             )
     elif path.is_file():
-        for old in (folder / "checkpoints").glob("*"):
-            old.unlink()
-        (folder / "prepared" / "model.json").unlink(missing_ok=True)
+        for old in ("checkpoints", "prepared", "stages", "emulator"):
+            shutil.rmtree(folder / old, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / f".experiment.{os.getpid()}"
     temporary.write_text(yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False))
@@ -125,23 +178,32 @@ def _difference(old: Any, new: Any, place: str = "") -> str:
     return "" if old == new else place
 
 
-def _prepared(settings: config.Experiment, data: ExperimentData, folder: Path) -> DenoiserStage:
+def _prepared(
+    settings: config.Experiment, own: config.Stage, data: ExperimentData, path: Path, earlier: Mapping[str, Stage]
+) -> Any:
     """The untrained stage. The first process measures the statistics, the others wait for its file."""
-    path = folder / "prepared"
-    rank = int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", os.environ.get("LOCAL_RANK", 0))))
-    if rank == 0 and not (path / "model.json").is_file():
-        log.info("measuring statistics of %d training cases", len(data.cases["train"]))
+    if _rank() == 0 and not (path / "model.json").is_file():
+        log.info("stage %s: measuring statistics of %d training cases", own.name, len(data.cases["train"]))
         torch.manual_seed(settings.train.seed)
-        Emulator([build_denoiser(settings, data)], {"recipe": settings.recipe}).save(path)
-    while not (path / "model.json").is_file():
+        stage = build_stage(own, settings, data, earlier)
+        Emulator([*earlier.values(), stage], {"recipe": settings.recipe}).save(path)
+    _wait_for(path / "model.json")
+    return Emulator.load(path).stage
+
+
+def _rank() -> int:
+    return int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", os.environ.get("LOCAL_RANK", 0))))
+
+
+def _wait_for(path: Path) -> None:
+    while not path.is_file():
         stopping.check()
         time.sleep(0.2)
-    stage = Emulator.load(path).stage
-    assert isinstance(stage, DenoiserStage)
-    return stage
 
 
-def _trainer(settings: config.TrainSettings, folder: Path, stop: StopOnSignal, progress: bool) -> pl.Trainer:
+def _trainer(
+    settings: config.TrainSettings, folder: Path, stage: str, stop: StopOnSignal, progress: bool
+) -> pl.Trainer:
     bar = [pl.callbacks.TQDMProgressBar()] if progress else [LogLines(settings.steps)]
     return pl.Trainer(
         accelerator={"cuda": "gpu"}.get(settings.accelerator, settings.accelerator),
@@ -156,8 +218,8 @@ def _trainer(settings: config.TrainSettings, folder: Path, stop: StopOnSignal, p
         check_val_every_n_epoch=None,
         num_sanity_val_steps=0,
         log_every_n_steps=10,
-        logger=CSVLogger(str(folder), name="", version="metrics"),
-        callbacks=[Checkpoints(folder / "checkpoints", settings.validate_every), stop, *bar],
+        logger=CSVLogger(str(folder), name="metrics", version=stage),
+        callbacks=[Checkpoints(folder / "checkpoints" / stage, settings.validate_every), stop, *bar],
         enable_checkpointing=False,
         enable_progress_bar=progress,
         enable_model_summary=False,
@@ -175,24 +237,26 @@ def _interactive() -> bool:
     return sys.stderr.isatty()
 
 
-def _card(settings: config.Experiment, data: ExperimentData, trainer: pl.Trainer, seconds: float) -> dict[str, Any]:
+def _card(settings: config.Experiment, data: ExperimentData, folder: Path, seconds: float) -> dict[str, Any]:
     """What a reader of the model wants to know."""
     dim = settings.split.dim
     labels = {
         split: list(dict.fromkeys(str(case.labels[case.dims.index(dim)]) for case in cases)) if dim else []
         for split, cases in data.cases.items()
     }
-    device = torch.cuda.get_device_name() if trainer.strategy.root_device.type == "cuda" else "CPU"
+    steps = {own.name: Emulator.load(folder / "stages" / own.name).card["steps"] for own in settings.stages}
+    on_gpu = settings.train.accelerator != "cpu" and torch.cuda.is_available()
     return {
         "recipe": settings.recipe,
         "title": settings.title,
         "licence": settings.licence,
         "sciffusion": sciffusion.__version__,
         "torch": torch.__version__,
-        "device": device,
+        "device": torch.cuda.get_device_name() if on_gpu else "CPU",
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
         "seconds": round(seconds, 1),
-        "steps": trainer.global_step,
+        "steps": sum(steps.values()),
+        "stage_steps": steps,
         "split_dim": dim,
         "training_labels": labels["train"],
         "validation_labels": labels["validation"],

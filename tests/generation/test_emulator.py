@@ -10,7 +10,7 @@ from sciffusion.datasets.pairs import open_experiment
 from sciffusion.emulator import Emulator, load
 from sciffusion.fields.ensemble import open_ensemble
 from sciffusion.generation import generate, held_out
-from sciffusion.stages.build import build_baselines, build_denoiser
+from sciffusion.stages.build import build_baselines, build_stage
 from tests.tiny import tiny_data, tiny_experiment, write_experiment
 
 
@@ -22,7 +22,7 @@ def run(tmp_path_factory):
     (folder / "run").mkdir()
     experiment = load_experiment(write_experiment(folder / "run/experiment.yaml", settings))
     data = open_experiment(experiment)
-    stage, card = build_denoiser(experiment, data), {"recipe": "edm", "split_dim": "time"}
+    stage, card = build_stage(experiment.stages[0], experiment, data), {"recipe": "edm", "split_dim": "time"}
     Emulator([stage], card).save(folder / "run/emulator")
     for name, baseline in build_baselines(experiment, data, stage).items():
         Emulator([baseline], card | {"recipe": name}).save(folder / "run/baselines" / name)

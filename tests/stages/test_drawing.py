@@ -11,7 +11,7 @@ from sciffusion.config import load_experiment
 from sciffusion.context import Context
 from sciffusion.datasets.pairs import open_experiment
 from sciffusion.emulator import Emulator
-from sciffusion.stages.build import build_denoiser
+from sciffusion.stages.build import build_stage
 from sciffusion.stages.drawing import draws
 from tests.tiny import tiny_data, tiny_experiment, write_experiment
 
@@ -23,7 +23,7 @@ def tiny(tmp_path_factory):
     settings = tiny_experiment(tiny_data(folder / "data.nc"), folder / "run")
     experiment = load_experiment(write_experiment(folder / "experiment.yaml", settings))
     data = open_experiment(experiment)
-    emulator = Emulator([build_denoiser(experiment, data)], {"recipe": "edm"})
+    emulator = Emulator([build_stage(experiment.stages[0], experiment, data)], {"recipe": "edm"})
     return emulator, emulator.check(data.conditions, {"time": slice("2020-01-02", "2020-01-03")})
 
 
@@ -63,7 +63,7 @@ class Slow:
     def __init__(self):
         self.drawn = []
 
-    def draw(self, items, *, seed, sampler):
+    def sample(self, items, *, seed, sampler):
         time.sleep(0.02)
         self.drawn.append(time.monotonic())
         return torch.zeros(len(items), 1, 2)

@@ -51,7 +51,7 @@ def interrupted(undisturbed, folder, number):
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(command(path), cwd=ROOT, env=env, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 200
-    while not list((folder / "run" / "checkpoints").glob("step-000000010.ckpt")):
+    while not list((folder / "run" / "checkpoints" / "denoiser").glob("step-000000010.ckpt")):
         assert process.poll() is None, process.stderr.read()
         assert time.monotonic() < deadline
         time.sleep(0.01)

@@ -1,0 +1,142 @@
+"""What stages with a network share: inputs by name, outputs of earlier stages as conditioning, the mask."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sciffusion import config, registry
+from sciffusion.boundary import Boundary
+from sciffusion.conditioners.base import Conditioner
+from sciffusion.context import Context
+from sciffusion.errors import SciffusionError
+from sciffusion.execution.cpu import tune_cpu
+from sciffusion.fields.codec import FieldCodec
+from sciffusion.networks.layers import bake
+from sciffusion.stages.base import Item, Prepared, Stage
+from sciffusion.stages.frame import Space
+
+__all__ = ["NetworkStage", "given_outputs", "without_output"]
+
+OUTPUT = ".output"
+
+
+def without_output(name: str) -> str:
+    """The stage that ``NAME.output`` means."""
+    return name.removesuffix(OUTPUT)
+
+
+def given_outputs(inputs: Sequence[str] | None) -> list[str]:
+    """Names of the stages whose outputs are among ``inputs``."""
+    return [without_output(name) for name in inputs or [] if name.endswith(OUTPUT)]
+
+
+class NetworkStage(Stage):
+    """A stage whose network is conditioned on ``settings.inputs``."""
+
+    settings: Any
+
+    def __init__(
+        self,
+        settings: Any,
+        codec: FieldCodec,
+        conditioners: Mapping[str, Conditioner],
+        earlier: Mapping[str, Stage] | None = None,
+    ) -> None:
+        super().__init__(settings.name, codec, conditioners, earlier)
+        self.settings = settings
+        self.given = given_outputs(settings.inputs)
+
+    @property
+    def first_guess(self) -> str | None:
+        """The coarse condition that the first stage of the chain names as its baseline."""
+        if self.earlier:
+            return next(iter(self.earlier.values())).first_guess
+        name: str | None = self.settings.baseline
+        return name
+
+    @property
+    def wanted(self) -> list[str]:
+        """Earlier stages whose outputs are needed, as conditioning or as the baseline."""
+        own = [without_output(self.settings.baseline)] if self.earlier and self.settings.baseline else []
+        return list(dict.fromkeys([*self.given, *own]))
+
+    def truths(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        """What stands for the outputs of the stages wanted in training."""
+        with torch.no_grad():
+            return {name: self.earlier[name].truth(batch) for name in self.wanted}
+
+    def networks(self) -> Sequence[Any]:
+        """The networks that sampling calls and training trains."""
+        raise NotImplementedError
+
+    def prepare_network(self) -> None:
+        """Cache normalised weights, and on a CPU use its best settings; training mode undoes it."""
+        if self.device.type == "cpu":
+            tune_cpu()
+        for network in self.networks():
+            bake(network, channels_last=True)
+
+    @property
+    def boundary(self) -> Sequence[Boundary]:
+        """Boundaries of the grid that the networks work on."""
+        return self.codec.grid.boundary()
+
+    def set_cut(self, cut: Sequence[bool]) -> None:
+        """Windows end in mirrors wherever the grid's own boundary is."""
+        names = self.boundary
+        if len(names) != len(cut):
+            return
+        reflected = [c or (name == "pole" and cut[-1]) for name, c in zip(names, cut, strict=True)]
+        for network in self.networks():
+            network.boundary = tuple("reflect" if r else n for n, r in zip(names, reflected, strict=True))
+
+    def encode(self, inputs: Mapping[str, Mapping[str, Tensor]], keep: Tensor, mask: Tensor) -> Context:
+        """The conditions, and where cells are always missing the mask, as both a channel and a rule."""
+        context = super().encode(inputs, keep, mask)
+        if self.codec.valid is None:
+            return context
+        return Context.merge([context, Context(channels=mask.float(), valid=mask)])
+
+    def joined(self, context: Context, outputs: Mapping[str, Tensor], size: Sequence[int]) -> Context:
+        """The conditions with the outputs of earlier stages that are inputs, on a grid of ``size``."""
+        shown = [self.earlier[name].shown(outputs[name], size) for name in self.given]
+        return Context.merge([context, *shown]) if shown else context
+
+    def per_item(self, items: Sequence[Item]) -> tuple[list[Prepared], Tensor]:
+        """The different cases of ``items``, and which of them each item is."""
+        cases = {id(item.prepared): item.prepared for item in items}
+        places = {key: place for place, key in enumerate(cases)}
+        order = torch.tensor([places[id(item.prepared)] for item in items], device=self.device)
+        return list(cases.values()), order
+
+    def make_network(self, space: Space, *, features: int = 0) -> Any:
+        """A network of ``settings`` on the grid of ``space``, for the conditions; ``features`` more of the vector."""
+        shows = [self.earlier[name].shows for name in self.given]
+        masked = 0 if self.codec.valid is None else self.codec.valid.shape[0]
+        conditioners = list(self.conditioners.values())
+        channels, rank = space.shape[0], space.rank
+        return registry.get("networks", self.settings.network.kind)(
+            channels,
+            channels,
+            rank=rank,
+            boundary=space.boundary,
+            context_channels=sum(c.channels for c in conditioners) + masked + sum(own for own, _ in shows),
+            vector_features=sum(c.features for c in conditioners) + sum(own for _, own in shows) + features,
+            token_features=_token_features(conditioners),
+            settings=self.settings.network,
+        )
+
+    def describe(self) -> dict[str, Any]:
+        """The settings."""
+        settings: config.Settings = self.settings
+        return {"settings": settings.model_dump(mode="json")}
+
+
+def _token_features(conditioners: Sequence[Conditioner]) -> int:
+    """Width of the tokens that conditions give; 0 without any."""
+    widths = sorted({int(conditioner.tokens) for conditioner in conditioners if conditioner.tokens})
+    if len(widths) > 1:
+        raise SciffusionError(f"conditions with tokens of widths {widths}", "give them the same width")
+    return widths[0] if widths else 0
