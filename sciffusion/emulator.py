@@ -107,12 +107,7 @@ class Emulator:
 
     def identity(self) -> dict[str, Any]:
         """What an ensemble must agree on to be continued: the model, apart from seed and sampler."""
-        return {
-            "model": self._hash or self._state_hash(),
-            "recipe": self.card.get("recipe", ""),
-            "sciffusion": sciffusion.__version__,
-            "torch": torch.__version__,
-        }
+        return {"model": self._hash or self._state_hash(), "recipe": self.card.get("recipe", "")}
 
     def _state_hash(self) -> str:
         states = [stage.state(torch.float32) for stage in self.stages]

@@ -42,6 +42,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: a GPU where there is one)")
     parser.add_argument("--overwrite", action="store_true", help="replace the output once the new one is complete")
     parser.add_argument("--no-resume", action="store_true", help="refuse an output that exists, even if it would fit")
+    parser.add_argument(
+        "--allow-mixed",
+        action="store_true",
+        help="go on with an ensemble that was begun on another device model or with other versions",
+    )
     parser.add_argument("--no-verify", action="store_true", help="trust what is complete without reading it again")
     parser.add_argument("--fsync", action="store_true", help="wait for the disk after every item")
     parser.add_argument("--quiet", action="store_true", help="print warnings only")
@@ -78,6 +83,7 @@ def _run(args: argparse.Namespace) -> int:
         verify=not args.no_verify,
         batch_size=args.batch_size,
         device=args.device,
+        allow_mixed=args.allow_mixed,
         progress=not args.quiet,
         fsync=args.fsync,
     )

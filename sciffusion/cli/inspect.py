@@ -53,6 +53,7 @@ def _store(path: Path, args: argparse.Namespace) -> int:
             "complete": int(status.complete.sum()),
             "missing": status.missing,
             "identity": status.identity,
+            "executions": status.executions,
             "faults": [vars(fault) for fault in faults],
         }
         print(json.dumps(entry, indent=1))
@@ -82,7 +83,11 @@ def _status_lines(status: "Status") -> list[str]:
             if not row.all()
         ]
         lines += ["missing:", *rows[:10], *([f"  and {len(rows) - 10} members more"] if len(rows) > 10 else [])]
-    return [*lines, "made with:", *_settings(status.identity, "  ")]
+    lines += ["made with:", *_settings(status.identity, "  ")]
+    others = [entry for entry in status.executions if entry != status.identity["execution"]]
+    for entry in others:
+        lines += ["members were added by another execution:", *_settings(entry, "  ")]
+    return lines
 
 
 def _settings(entry: dict[str, Any], indent: str) -> list[str]:

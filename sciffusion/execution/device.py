@@ -6,7 +6,7 @@ import torch
 
 from sciffusion.errors import SciffusionError
 
-__all__ = ["describe_device", "resolve_device"]
+__all__ = ["describe_device", "device_model", "resolve_device"]
 
 
 def resolve_device(name: str | torch.device | None = None) -> torch.device:
@@ -25,11 +25,17 @@ def resolve_device(name: str | torch.device | None = None) -> torch.device:
     return _gpu(device) if device.type == "cuda" else torch.device("cpu")
 
 
-def describe_device(device: torch.device) -> str:
-    """The device's model: what outputs are bitwise reproducible on."""
+def device_model(device: torch.device) -> str:
+    """What outputs are bitwise reproducible on: the GPU's model, or the CPU's kind and vector instructions."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"{platform.machine()} CPU, {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}"
+    return f"{platform.machine()} CPU, {torch.backends.cpu.get_cpu_capability()}"
+
+
+def describe_device(device: torch.device) -> str:
+    """The device's model, and how many threads a CPU uses."""
+    threads = "" if device.type == "cuda" else f", {torch.get_num_threads()} threads"
+    return f"{device_model(device)}{threads}"
 
 
 def _gpu(device: torch.device) -> torch.device:

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-__all__ = ["CONVENTIONS", "IDENTITY", "member_coordinate", "plain_attributes", "provenance", "software"]
+__all__ = ["CONVENTIONS", "EXECUTIONS", "IDENTITY", "member_coordinate", "plain_attributes", "provenance", "software"]
 
 CONVENTIONS = "CF-1.11"
 IDENTITY = "sciffusion_identity"  # attribute with the JSON of the model, seed and settings
+EXECUTIONS = "sciffusion_executions"  # attribute with the JSON of every device, precision and version that took part
 _INDEPENDENT = "none: noise is independent between cases, members are not trajectories"
 
 

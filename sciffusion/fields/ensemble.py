@@ -4,11 +4,10 @@ One process makes the skeleton, complete with coordinates, under a temporary nam
 one case, are written in any order by any process; each ends with its marker. Readers get marked items only.
 """
 
-import fcntl
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,8 +19,10 @@ from numpy.typing import NDArray
 
 from sciffusion.errors import SciffusionError
 from sciffusion.fields import cf, layout
-from sciffusion.fields.identity import differences, digest, misfits
+from sciffusion.fields.executions import read_executions, record_execution
+from sciffusion.fields.identity import EXECUTION, differences, digest, execution_of, misfits, without_execution
 from sciffusion.fields.layout import MEMBER, STATUS
+from sciffusion.fields.locks import held
 from sciffusion.fields.markers import FOLDER, Fault, Markers
 from sciffusion.fields.output import refuse_existing, remove, temporary, write_netcdf, writing
 from sciffusion.fields.reader import completed, is_ensemble_store, open_ensemble
@@ -37,6 +38,7 @@ class Status:
     case_dims: dict[str, int]
     complete: NDArray[np.bool_]
     identity: dict[str, Any]
+    executions: list[dict[str, Any]]
 
     @property
     def missing(self) -> int:
@@ -58,6 +60,7 @@ class EnsembleStore:
         layout.check_version(self.path, dict(group.attrs))
         self.case_dims = tuple(str(group.attrs[layout.CASE_DIMS]).split())
         self.identity: dict[str, Any] = json.loads(str(group.attrs[cf.IDENTITY]))
+        self.execution = execution_of(self.identity)
         self._read_arrays()
 
     def _read_arrays(self) -> None:
@@ -97,6 +100,7 @@ class EnsembleStore:
             try:
                 layout.make(new, template, list(members), case_dims, identity)
                 (new / FOLDER).mkdir()
+                record_execution(new, execution_of(identity))
                 if path.exists():
                     path.rename(old)
                 new.rename(path)
@@ -106,13 +110,34 @@ class EnsembleStore:
         return cls(path, fsync=fsync)
 
     def require(self, template: xr.Dataset, identity: Mapping[str, Any]) -> None:
-        """Raise SciffusionError, naming what differs, unless the store is of this template and identity."""
-        found = differences(self.identity, identity) + self._misfits(template)
+        """Raise SciffusionError, naming what differs, unless the store is of this template and identity.
+
+        Its execution is not compared; see `execute_as`.
+        """
+        found = differences(without_execution(self.identity), without_execution(identity)) + self._misfits(template)
         if found:
             raise SciffusionError(
                 f"{self.path}: made with another model or other settings: {'; '.join(found)}",
                 "choose another output, give the settings of the store, or --overwrite to begin anew",
             )
+
+    def execute_as(self, execution: Mapping[str, Any], *, mixed: bool = False) -> None:
+        """Write items from now on as made by ``execution``; what it leaves open is as in the store.
+
+        Raises SciffusionError when it differs from the store's, unless ``mixed`` allows it; the store records it then.
+        """
+        stored = execution_of(self.identity)
+        used = stored | dict(execution)
+        found = differences(stored, used)
+        if found and not mixed:
+            raise SciffusionError(
+                f"{self.path}: was begun elsewhere: {'; '.join(found)}",
+                "continue it there, or give --allow-mixed: items are then what they would have been there up to "
+                "rounding errors, not bitwise, and the store says so",
+            )
+        with writing(self.path):
+            record_execution(self.path, used)
+        self.execution = used
 
     def _misfits(self, template: xr.Dataset) -> list[str]:
         """What of the template's variables, shapes and coordinates the store does not have."""
@@ -166,7 +191,8 @@ class EnsembleStore:
         return f"{name}/{key}"
 
     def _facts(self) -> dict[str, Any]:
-        return {"seed": self.identity.get("seed"), "identity": digest(self.identity)}
+        who = digest(without_execution(self.identity))
+        return {"seed": self.identity.get("seed"), "identity": who, EXECUTION: digest(self.execution)}
 
     def completed(self) -> NDArray[np.bool_]:
         """Bool (member, case): which items are complete."""
@@ -175,7 +201,8 @@ class EnsembleStore:
     def status(self) -> Status:
         """What is complete, and of which model and settings."""
         sizes = dict(zip(self.case_dims, self.case_shape, strict=True))
-        return Status(self.members, sizes, self.completed(), self.identity)
+        executions = list(read_executions(self.path).values())
+        return Status(self.members, sizes, self.completed(), self.identity, executions)
 
     def verify(self, items: Iterable[tuple[int, int]] | None = None, *, checksums: bool = True) -> list[Fault]:
         """Compare the files of complete (case, member) items with their markers; all items when None."""
@@ -189,29 +216,23 @@ class EnsembleStore:
             for fault in faults:
                 self.markers.withdraw(fault.case, fault.member)
 
-    @contextmanager
-    def lock(self) -> Iterator[bool]:
+    def lock(self) -> AbstractContextManager[bool]:
         """Whether this process may finalise: False while another one does, or when the store has gone meanwhile."""
-        try:
-            handle = (self.path / FOLDER / ".lock").open("w")
-        except FileNotFoundError:
-            yield False
-            return
-        with handle:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                yield False
-            except OSError:  # a file system without locks
-                yield True
-            else:
-                yield True
+        return held(self.path / FOLDER / ".lock", without_locks=True)
+
+    def claim(self, share: str, *, own: bool) -> AbstractContextManager[bool]:
+        """Whether this process may make the items of ``share``: False while another one does.
+
+        Where there are no locks it may make its ``own`` ones only.
+        """
+        return held(self.path / FOLDER / f".{share}.lock", without_locks=own)
 
     def finalise(self) -> None:
         """Write the status coordinate, remove what killed writers left, gather the metadata; only when none writes."""
-        complete = self.completed()
+        complete, executions = self.completed(), list(read_executions(self.path).values())
         with writing(self.path):
             self.markers.sweep()
+            zarr.open_group(self.path, mode="r+").attrs[cf.EXECUTIONS] = json.dumps(executions, sort_keys=True)
             status = layout.arrays(self.path)[STATUS]
             status[...] = complete.reshape(status.shape).astype(status.dtype)
             layout.consolidate(self.path)

@@ -1,4 +1,7 @@
-"""What makes two ensembles the same: model, seed and settings, as a mapping that JSON can hold."""
+"""What makes two ensembles the same: model, seed and settings, as a mapping that JSON can hold.
+
+Its entry `EXECUTION` says how items were made, which decides their last bits only.
+"""
 
 import hashlib
 import json
@@ -9,7 +12,19 @@ import xarray as xr
 
 from sciffusion.fields.layout import MEMBER, STATUS
 
-__all__ = ["differences", "digest", "misfits"]
+__all__ = ["EXECUTION", "differences", "digest", "execution_of", "misfits", "without_execution"]
+
+EXECUTION = "execution"
+
+
+def execution_of(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """How items are made: device model, precision, micro-batch, versions."""
+    return dict(identity.get(EXECUTION, {}))
+
+
+def without_execution(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """What defines the ensemble."""
+    return {key: value for key, value in identity.items() if key != EXECUTION}
 
 
 def differences(stored: Mapping[str, Any], given: Mapping[str, Any], prefix: str = "") -> list[str]:

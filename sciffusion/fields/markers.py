@@ -82,7 +82,7 @@ class Markers:
 
     def sweep(self) -> None:
         """Remove what killed writers left behind; only when nobody writes."""
-        for path in self.root.rglob("*.partial"):
+        for path in (*self.root.rglob("*.partial"), *self.folder.glob(".*-of-*.lock")):
             path.unlink(missing_ok=True)
 
 

@@ -2,33 +2,32 @@
 
 An item is one member of one case. Items are shared between processes by a rule of their numbers; each process takes
 its items that have no marker yet, so a run that was killed goes on where it stopped, and so does another process for
-it. The emulator draws in micro-batches of a fixed size, so an item's bytes do not depend on which others are missing.
+it, at the next start or when it has finished its own. The emulator draws in micro-batches of a fixed size, so an item's
+bytes do not depend on which others are missing.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from math import prod
+from functools import partial
+from math import ceil, prod
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import xarray as xr
 
-from sciffusion import config, stopping
-from sciffusion.emulator import DEFAULT_BATCH, Cases, Check, Conditions, Emulator
+from sciffusion import config
+from sciffusion.emulator import Cases, Check, Conditions, Emulator
 from sciffusion.errors import SciffusionError
 from sciffusion.execution.device import resolve_device
 from sciffusion.fields.cases import Case, encode_label
-from sciffusion.fields.ensemble import EnsembleStore
 from sciffusion.generation.identity import identity
 from sciffusion.generation.processes import Process
-from sciffusion.generation.progress import Progress
-from sciffusion.generation.target import Target
-from sciffusion.generation.writer import Writer
+from sciffusion.generation.sizing import choose_batch
+from sciffusion.generation.target import Target, Wanted
+from sciffusion.generation.work import Work
 from sciffusion.stages.drawing import Drawn
-from sciffusion.stopping import Stopped
 
 __all__ = ["generate"]
 
@@ -49,6 +48,7 @@ def generate(
     verify: bool = True,
     batch_size: int | None = None,
     device: str | None = None,
+    allow_mixed: bool = False,
     progress: bool = True,
     fsync: bool = False,
 ) -> Path:
@@ -79,7 +79,11 @@ def generate(
     verify
         Compare what is complete already with its checksums, and make damaged items again.
     batch_size
-        (case, member) items per network call; None takes that of the store, else 4 on a CPU and 16 on a GPU.
+        (case, member) items per network call; None takes that of the store, else what fits a GPU's memory, or 4 on a
+        CPU. Fixed when the store is made.
+    allow_mixed
+        Go on with a store that was begun on another device model, or with other versions or another batch size.
+        New members then agree with those that it would have got to rounding errors only; the store records it.
     fsync
         Wait for the disk after every item: safe against power loss too, but slower.
 
@@ -95,30 +99,35 @@ def generate(
     check = emulator.check(conditions, cases)
     _report(check)
     check, template, dims = _ordered(check, emulator)
-    place = _device(device, process)
-    size = batch_size or target.stored_identity().get("batch_size") or DEFAULT_BATCH.get(place.type, 4)
-    who = identity(emulator, check.conditions, seed=seed, sampler=sampler, batch_size=size, device=place)
-    numbers = _numbers(members)
-    if target.finished(template, numbers, who):
+    place, numbers = _device(device, process), _numbers(members)
+    who = identity(emulator, check.conditions, seed=seed, sampler=sampler, device=place, batch_size=batch_size)
+    wanted = Wanted(template, numbers, dims, who, allow_mixed, fsync)
+    if target.finished(wanted):
         log.info("%s is complete already", target.path)
         return target.path
-    ensemble = target.prepare(process, template, numbers, dims, who, fsync=fsync)
-    own = [(c, m) for c in range(len(check.cases)) for m in numbers if process.mine(c, m)]
-    todo = _missing(ensemble, own, verify)
+    settings: dict[str, Any] = {"seed": seed, "sampler": sampler, "device": str(place)}
+    count = ceil(len(check.cases) * len(numbers) / process.size)
+    trial = partial(_trial, emulator, check, **settings)
+    ensemble = target.prepare(process, wanted, lambda: choose_batch(trial, place, items=count, asked=batch_size))
 
-    def draw() -> Iterable[Drawn]:
-        return emulator.draws(
-            check, numbers, seed=seed, sampler=sampler, batch_size=size, device=str(place), items=todo
-        )
+    def draw(items: Sequence[tuple[int, int]]) -> Iterable[Drawn]:
+        return emulator.draws(check, numbers, batch_size=ensemble.execution["batch_size"], items=items, **settings)
 
-    if todo:
-        number = {case.labels: index for index, case in enumerate(check.cases)}
-        _fill(ensemble, draw, number, dims, Progress(len(own), len(own) - len(todo), show=progress))
+    Work(
+        ensemble,
+        numbers,
+        {case.labels: index for index, case in enumerate(check.cases)},
+        dims,
+        draw,
+        begin=lambda: wanted.join(ensemble),
+        verify=verify,
+        progress=progress,
+    ).run(process)
     if ensemble.completed().all():
         target.publish(ensemble)
         log.info("%s is complete", target.path)
     else:
-        log.info("%s: this process is done, others still have items to make", target.path)
+        log.info("%s: this process is done, others are still making items", target.path)
     return target.path
 
 
@@ -136,59 +145,12 @@ def _ordered(check: Check, emulator: Emulator) -> tuple[Check, xr.Dataset, tuple
     return replace(check, cases=sorted(check.cases, key=place)), template, dims
 
 
-def _fill(
-    store: EnsembleStore,
-    draw: Callable[[], Iterable[Drawn]],
-    number: Mapping[tuple[Any, ...], int],
-    dims: Sequence[str],
-    progress: Progress,
-) -> None:
-    """Draw; decode and write in another thread. After an interruption what was drawn is still written."""
-
-    def write(batch: Drawn) -> None:
-        for part in batch.datasets():
-            for case, member, arrays in _items(part, number, dims):
-                store.write(case, member, arrays)
-                progress.update(1)
-
-    try:
-        with stopping.listening(), Writer(write) as writer:
-            for batch in draw():
-                writer.put(batch)
-                stopping.check()
-    except (KeyboardInterrupt, Stopped):
-        left = int((~store.completed()).sum())
-        log.warning("interrupted; %s is intact, %d items are missing: the same command goes on", store.path, left)
-        raise
-    finally:
-        progress.close()
-
-
-def _items(
-    part: xr.Dataset, number: Mapping[tuple[Any, ...], int], dims: Sequence[str]
-) -> Iterable[tuple[int, int, dict[str, np.ndarray]]]:
-    """The items of a drawn Dataset (member, *case dims, *channel dims, *grid) as (case, member, arrays)."""
-    labels = [[encode_label(value) for value in part[dim].values] for dim in dims]
-    for index in np.ndindex(*map(len, labels)):
-        case = number[tuple(column[i] for column, i in zip(labels, index, strict=True))]
-        place = dict(zip(dims, index, strict=True))
-        for row, member in enumerate(part["member"].values):
-            chosen = part.isel({"member": row, **place})
-            yield case, int(member), {str(name): field.values for name, field in chosen.data_vars.items()}
-
-
-def _missing(store: EnsembleStore, own: Sequence[tuple[int, int]], verify: bool) -> list[tuple[int, int]]:
-    """Own items that are not complete, or whose files do not agree with their checksums."""
-    row, done = {member: index for index, member in enumerate(store.members)}, store.completed()
-    complete = [(case, member) for case, member in own if done[row[member], case]]
-    faults = store.verify(complete, checksums=verify)
-    for fault in faults:
-        log.warning("case %d, member %d: %s; it is made again", fault.case, fault.member, fault.what)
-    store.withdraw(faults)
-    whole = set(complete) - {(fault.case, fault.member) for fault in faults}
-    if whole:
-        log.info("%d of %d items are complete already", len(whole), len(own))
-    return [item for item in own if item not in whole]
+def _trial(emulator: Emulator, check: Check, size: int, **settings: Any) -> None:
+    """Draw ``size`` items in a few steps, to see whether there is memory for them."""
+    sampler = emulator.sampler(settings["sampler"])
+    settings["sampler"] = sampler.model_copy(update={"steps": min(sampler.steps, 3)})
+    for batch in emulator.draws(check, 1, batch_size=size, items=[(0, 0)] * size, **settings):
+        batch.fields.wait()
 
 
 def _numbers(members: int | Sequence[int]) -> list[int]:

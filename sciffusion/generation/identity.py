@@ -1,4 +1,9 @@
-"""What an ensemble must agree on to be continued: model, seed, sampler, conditions, batch size, device, versions."""
+"""What an ensemble must agree on to be continued.
+
+Model, seed, sampler and conditions define the ensemble: another one is refused. Under ``execution`` stands what decides
+the last bits: device model, precision, micro-batch, versions. It is fixed when a store is made; members that another
+execution adds differ by about 1e-6 of the spread from those it would have had, and have to be allowed.
+"""
 
 import hashlib
 from collections.abc import Mapping
@@ -8,10 +13,13 @@ import numpy as np
 import torch
 import xarray as xr
 
+import sciffusion
 from sciffusion import config
 from sciffusion.emulator import Emulator
-from sciffusion.execution.device import describe_device
+from sciffusion.execution.device import device_model
+from sciffusion.execution.precision import Precision, resolve_precision
 from sciffusion.fields.cases import encode_label
+from sciffusion.fields.identity import EXECUTION
 
 __all__ = ["fingerprint", "identity"]
 
@@ -24,18 +32,27 @@ def identity(
     *,
     seed: int,
     sampler: config.Sampler | str | None,
-    batch_size: int,
     device: torch.device,
+    precision: Precision = "float32",
+    batch_size: int | None = None,
 ) -> dict[str, Any]:
-    """Plain data that JSON can hold; two runs with equal identities write equal bytes."""
+    """Plain data that JSON can hold; two runs with equal identities write equal bytes.
+
+    Without ``batch_size`` it is left open: that of the store counts.
+    """
+    execution = {
+        "device": device_model(device),
+        "precision": str(resolve_precision(precision, device)).removeprefix("torch."),
+        "sciffusion": sciffusion.__version__,
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+    }
     return {
         "emulator": emulator.identity(),
         "seed": int(seed),
         "sampler": emulator.sampler(sampler).model_dump(mode="json"),
         "conditions": {name: fingerprint(data) for name, data in sorted(conditions.items())},
-        "batch_size": int(batch_size),
-        "device": describe_device(device) if device.type == "cuda" else device.type,
-        "numpy": np.__version__,
+        EXECUTION: execution if batch_size is None else execution | {"batch_size": int(batch_size)},
     }
 
 

@@ -1,7 +1,7 @@
 """Which of several processes this one is, as the launcher says: no process group, no coordinator of ours."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 __all__ = ["Process"]
@@ -35,3 +35,13 @@ class Process:
     def mine(self, case: int, member: int) -> bool:
         """Whether this process makes (case, member): a rule of the item alone, never of a list made at some time."""
         return (case + member) % self.size == self.rank
+
+    @property
+    def name(self) -> str:
+        """Name of its share of the items."""
+        return f"{self.rank}-of-{self.size}"
+
+    def others(self) -> Iterator["Process"]:
+        """The other processes, beginning with the next one."""
+        for step in range(1, self.size):
+            yield Process((self.rank + step) % self.size, self.size)

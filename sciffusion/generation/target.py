@@ -7,7 +7,8 @@ lay there stays.
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,34 @@ from sciffusion import stopping
 from sciffusion.errors import SciffusionError
 from sciffusion.fields import cf
 from sciffusion.fields.ensemble import EnsembleStore, is_ensemble_store, open_ensemble, write_netcdf
-from sciffusion.fields.identity import differences, misfits
+from sciffusion.fields.identity import EXECUTION, differences, execution_of, misfits, without_execution
 from sciffusion.fields.layout import MEMBER
 from sciffusion.fields.output import recover, refuse_existing, remove, temporary, uninterrupted, writing
 from sciffusion.generation.processes import Process
 
-__all__ = ["Target"]
+__all__ = ["Target", "Wanted"]
 
 _PATIENCE = 600.0  # seconds that a process waits for the first one to make the store
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a run wants to find in its output: ``template`` has dims (*case_dims, *grid) and no data."""
+
+    template: xr.Dataset
+    members: Sequence[int]
+    case_dims: Sequence[str]
+    identity: Mapping[str, Any]
+    allow_mixed: bool = False
+    fsync: bool = False
+
+    def adds_to(self, store: EnsembleStore) -> bool:
+        """Whether there is anything to make."""
+        return not set(self.members) <= set(store.members) or not store.completed().all()
+
+    def join(self, store: EnsembleStore) -> None:
+        """Write to ``store`` from now on as this run executes. Raises SciffusionError where that is not allowed."""
+        store.execute_as(execution_of(self.identity), mixed=self.allow_mixed)
 
 
 class Target:
@@ -62,78 +83,75 @@ class Target:
             return {}
         return found
 
-    def stored_identity(self) -> dict[str, Any]:
-        """Identity of what was made or begun earlier; {} when nothing was."""
-        begun = EnsembleStore(self.work).identity if is_ensemble_store(self.work) else {}
-        return self._finished_identity() or begun
-
-    def finished(self, template: xr.Dataset, members: Sequence[int], identity: Mapping[str, Any]) -> bool:
+    def finished(self, wanted: Wanted) -> bool:
         """Whether a NetCDF file holds this very ensemble already. Raises SciffusionError when it holds another."""
         stored = self._finished_identity()
         if not stored:
             return False
         with xr.open_dataset(self.path) as ds:
-            found = differences(stored, identity) + misfits(ds, template)
-            if sorted(members) != ds[MEMBER].values.tolist():
+            found = differences(without_execution(stored), without_execution(wanted.identity))
+            found += misfits(ds, wanted.template)
+            if sorted(wanted.members) != ds[MEMBER].values.tolist():
                 found.append("other members")
         if found:
             what = f"{self.path}: exists already, and is another ensemble: {'; '.join(found)}"
             raise SciffusionError(what, "choose another output, or give --overwrite")
         return True
 
-    def prepare(
-        self,
-        process: Process,
-        template: xr.Dataset,
-        members: Sequence[int],
-        case_dims: Sequence[str],
-        identity: Mapping[str, Any],
-        *,
-        fsync: bool = False,
-    ) -> EnsembleStore:
-        """The store to write to, begun or found again. The first process makes it, the others wait for it."""
+    def prepare(self, process: Process, wanted: Wanted, batch_size: Callable[[], int]) -> EnsembleStore:
+        """The store to write to, begun or found again. The first process makes it, the others wait for it.
+
+        ``batch_size`` is asked for when a store is made and ``wanted`` leaves it open.
+        """
+        if process.rank == 0:
+            with uninterrupted():
+                return self._resumed(wanted) or self._made(wanted, batch_size)
+        return self._awaited(wanted)
+
+    def _resumed(self, wanted: Wanted) -> EnsembleStore | None:
+        """The store that lies there, with all members; None when a new one has to be made."""
+        aside = self.work != self.path
+        if not (is_ensemble_store(self.work) and (self.resume or not aside)):
+            return None
+        store = EnsembleStore(self.work, fsync=wanted.fsync)
+        try:
+            store.require(wanted.template, wanted.identity)
+            if wanted.adds_to(store):
+                wanted.join(store)
+        except SciffusionError:
+            if aside and self.overwrite:  # an abandoned replacement of other settings
+                return None
+            raise
+        store.extend(wanted.members)
+        return store
+
+    def _made(self, wanted: Wanted, batch_size: Callable[[], int]) -> EnsembleStore:
+        execution = {"batch_size": None} | execution_of(wanted.identity)
+        execution["batch_size"] = execution["batch_size"] or batch_size()
+        return EnsembleStore.create(
+            self.work,
+            wanted.template,
+            wanted.members,
+            wanted.case_dims,
+            {**wanted.identity, EXECUTION: execution},
+            overwrite=self.work != self.path,
+            fsync=wanted.fsync,
+        )
+
+    def _awaited(self, wanted: Wanted) -> EnsembleStore:
         deadline = time.monotonic() + _PATIENCE
         while True:
             try:
-                if process.rank == 0:
-                    with uninterrupted():
-                        return self._made(template, members, case_dims, identity, fsync)
-                return self._found(template, members, identity, fsync)
+                store = EnsembleStore(self.work, fsync=wanted.fsync)
+                store.require(wanted.template, wanted.identity)
+                if set(wanted.members) <= set(store.members):
+                    return store
+                raise SciffusionError(f"{self.work}: the first process has not added the members yet")
             except SciffusionError:
-                if process.rank == 0 or time.monotonic() > deadline:
+                if time.monotonic() > deadline:
                     raise
                 stopping.check()
                 time.sleep(0.5)
-
-    def _made(
-        self,
-        template: xr.Dataset,
-        members: Sequence[int],
-        case_dims: Sequence[str],
-        identity: Mapping[str, Any],
-        fsync: bool,
-    ) -> EnsembleStore:
-        aside = self.work != self.path
-        if is_ensemble_store(self.work) and (self.resume or not aside):
-            store = EnsembleStore(self.work, fsync=fsync)
-            try:
-                store.require(template, identity)
-            except SciffusionError:
-                if not (aside and self.overwrite):
-                    raise
-            else:
-                store.extend(members)
-                return store
-        return EnsembleStore.create(self.work, template, members, case_dims, identity, overwrite=aside, fsync=fsync)
-
-    def _found(
-        self, template: xr.Dataset, members: Sequence[int], identity: Mapping[str, Any], fsync: bool
-    ) -> EnsembleStore:
-        store = EnsembleStore(self.work, fsync=fsync)
-        store.require(template, identity)
-        if not set(members) <= set(store.members):
-            raise SciffusionError(f"{self.work}: the first process has not added the members yet")
-        return store
 
     def publish(self, store: EnsembleStore) -> None:
         """Finalise the complete store and bring it to its place; one process does it, others pass by."""

@@ -13,24 +13,10 @@ import xarray as xr
 from sciffusion.config import Sampler
 from sciffusion.errors import SciffusionError
 from sciffusion.fields.ensemble import EnsembleStore, open_ensemble
-from sciffusion.generation import generate
 from sciffusion.generation.identity import fingerprint
-from sciffusion.generation.processes import Process
 from sciffusion.generation.writer import Writer
 from tests.generation.fake import FakeEmulator, conditions, expected
-
-
-def run(path, emulator=None, data=None, members=3, **options):
-    options = {"batch_size": 3, "device": "cpu", "progress": False} | options
-    return generate(emulator or FakeEmulator(), conditions() if data is None else data, path, members, **options)
-
-
-def fields(path):
-    return open_ensemble(path).load()[["u", "v"]].drop_vars("training_case").drop_attrs(deep=False)
-
-
-def chunks(path):
-    return {str(file.relative_to(path)): file.read_bytes() for file in path.rglob("c/*/**/*") if file.is_file()}
+from tests.generation.runs import chunks, fields, run
 
 
 @pytest.mark.parametrize("suffix", ["zarr", "nc"])
@@ -71,7 +57,10 @@ def test_a_file_of_somebody_else_is_refused(tmp_path):
 def test_more_members_draw_the_new_ones_only(tmp_path):
     run(tmp_path / "e.zarr")
     before, again = chunks(tmp_path / "e.zarr"), FakeEmulator()
+    times = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("[uv]/c/*/**/*") if file.is_file()}
     run(tmp_path / "e.zarr", again, members=5)
+    assert len(times) == 24
+    assert all(file.stat().st_mtime_ns == moment for file, moment in times.items())
     assert {member for _, member in again.drawn} == {3, 4}
     assert {name: data for name, data in before.items() if name[0] in "uv"}.items() <= chunks(
         tmp_path / "e.zarr"
@@ -116,7 +105,7 @@ def test_an_interruption_says_how_to_go_on(tmp_path, caplog):
         ({"sampler": "heun"}, "sampler.solver"),
         ({"data": conditions(scenario=0.5)}, "conditions.coarse"),
         ({"data": conditions(cases=3)}, "coordinate 'time'"),
-        ({"batch_size": 2}, "batch_size: 3 in the store, 2 now"),
+        ({"batch_size": 2, "members": 4}, "batch_size: 3 in the store, 2 now"),
     ],
 )
 def test_another_run_is_refused_by_name_and_changes_nothing(tmp_path, options, named):
@@ -210,41 +199,6 @@ def test_a_write_error_in_the_middle_is_reported_and_mendable(tmp_path, monkeypa
     assert int(store.completed().sum()) == 4
     assert store.verify() == []
     xr.testing.assert_identical(fields(run(path, members=8, batch_size=1)), fields(run(tmp_path / "b.zarr", members=8)))
-
-
-def test_several_processes_share_the_items_and_the_last_one_finalises(tmp_path, monkeypatch):
-    path, drawn = tmp_path / "e.nc", []
-    for rank in (0, 2, 1):
-        for name, value in {"RANK": rank, "WORLD_SIZE": 3, "LOCAL_RANK": rank}.items():
-            monkeypatch.setenv(name, str(value))
-        emulator = FakeEmulator()
-        assert not path.exists()
-        run(path, emulator)
-        drawn += emulator.drawn
-    assert sorted(drawn) == [(case, member) for case in range(4) for member in range(3)]
-    xr.testing.assert_equal(fields(path).drop_vars(["lat", "lon"]), expected())
-
-
-@pytest.mark.parametrize(
-    ("environment", "process"),
-    [
-        ({}, Process(0, 1, 0)),
-        ({"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1"}, Process(3, 4, 1)),
-        ({"SLURM_PROCID": "2", "SLURM_STEP_NUM_TASKS": "8", "SLURM_LOCALID": "2"}, Process(2, 8, 2)),
-        ({"SLURM_PROCID": "0", "SLURM_NTASKS": "8"}, Process(0, 1, 0)),  # a batch script, not an srun step
-        ({"OMPI_COMM_WORLD_RANK": "1", "OMPI_COMM_WORLD_SIZE": "2"}, Process(1, 2, 0)),
-    ],
-)
-def test_the_launcher_says_which_process_this_is(environment, process):
-    assert Process.here(environment) == process
-
-
-@pytest.mark.parametrize("size", [1, 2, 3, 7])
-def test_every_item_has_one_maker_and_work_is_even(size):
-    items = [(case, member) for case in range(21) for member in range(4)]
-    shares = [[item for item in items if Process(rank, size).mine(*item)] for rank in range(size)]
-    assert sorted(item for share in shares for item in share) == items
-    assert max(map(len, shares)) - min(map(len, shares)) <= 4
 
 
 def test_a_single_case_without_case_dims(tmp_path):

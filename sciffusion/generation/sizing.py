@@ -1,0 +1,70 @@
+"""How many items a network call takes: found once, before a store is made, and kept by it.
+
+A member's last bits depend on it, so that memory is tried out before the first member, never afterwards.
+"""
+
+import logging
+from collections.abc import Callable
+from math import ceil
+from typing import Any
+
+import torch
+
+from sciffusion.emulator import DEFAULT_BATCH
+from sciffusion.errors import SciffusionError
+from sciffusion.execution.memory import microbatch
+
+__all__ = ["choose_batch", "out_of_memory"]
+
+log = logging.getLogger("sciffusion")
+_MOST = 256  # items: larger calls are no faster
+
+
+def choose_batch(call: Callable[[int], Any], device: torch.device, *, items: int, asked: int | None = None) -> int:
+    """The micro-batch for ``items`` items: ``asked``, else what fits the GPU's free memory, else a CPU's default.
+
+    On a GPU ``call(size)`` draws that many items in few steps, as a trial; where memory does not suffice after all, the
+    size is halved. The items are spread evenly over the calls, so that little of the last one is padding.
+
+    Raises SciffusionError when what was asked for, or even one item, does not fit.
+    """
+    if device.type != "cuda":
+        return asked or DEFAULT_BATCH[device.type]
+    try:
+        if asked:
+            call(asked)
+            return asked
+        size = _even(items, microbatch(call, device, most=_MOST))
+    except torch.OutOfMemoryError:
+        raise out_of_memory(str(device), asked or 1) from None
+    return _shrunk(call, size, device)
+
+
+def _even(items: int, most: int) -> int:
+    """The smallest size, at most ``most``, that needs as few calls."""
+    return ceil(items / ceil(items / most)) if items else most
+
+
+def _shrunk(call: Callable[[int], Any], size: int, device: torch.device) -> int:
+    """``size``, halved until ``call`` finds memory for it."""
+    while True:
+        try:
+            call(size)
+        except torch.OutOfMemoryError:
+            if size == 1:
+                raise out_of_memory(str(device), 1) from None
+            log.warning("out of memory with %d items per call: going on with %d", size, size // 2)
+            size //= 2
+            torch.cuda.empty_cache()
+        else:
+            return size
+
+
+def out_of_memory(device: str, size: int) -> SciffusionError:
+    """The error for a call of ``size`` items that finds no memory."""
+    mend = "free the device from other programs" + (
+        ", or use one with more memory"
+        if size == 1
+        else ", or choose a smaller --batch-size; an ensemble that is begun keeps its own unless --allow-mixed is given"
+    )
+    return SciffusionError(f"{device}: out of memory with {size} items per network call", mend)

@@ -1,0 +1,126 @@
+"""The work of one process on a store: its own share of the items, then the shares of processes that are gone.
+
+Whoever makes a share holds its lock, which the system frees when the process ends. A process that has finished takes
+over shares that nobody holds; where the file system has no locks it leaves them to the next start.
+"""
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+
+from sciffusion import stopping
+from sciffusion.fields.cases import encode_label
+from sciffusion.fields.ensemble import EnsembleStore
+from sciffusion.generation.processes import Process
+from sciffusion.generation.progress import Progress
+from sciffusion.generation.sizing import out_of_memory
+from sciffusion.generation.writer import Writer
+from sciffusion.stages.drawing import Drawn
+from sciffusion.stopping import Stopped
+
+__all__ = ["Work"]
+
+log = logging.getLogger("sciffusion")
+Item = tuple[int, int]  # case number, member
+
+
+@dataclass(frozen=True)
+class Work:
+    """What there is to do in ``store``: ``numbers`` tells a case's number in it by its labels along ``dims``.
+
+    ``draw`` makes items; ``begin`` is called before the first one is made.
+    """
+
+    store: EnsembleStore
+    members: Sequence[int]
+    numbers: Mapping[tuple[Any, ...], int]
+    dims: Sequence[str]
+    draw: Callable[[Sequence[Item]], Iterable[Drawn]]
+    begin: Callable[[], None]
+    verify: bool = True
+    progress: bool = True
+
+    def run(self, process: Process) -> None:
+        """Make the missing items of ``process``, then those of others that have died."""
+        with self.store.claim(process.name, own=True) as mine:
+            if mine:
+                self._make(process, self.verify)
+            else:
+                log.info("%s: another process is making this one's share", self.store.path)
+        for other in process.others():
+            if self._unmarked(other):
+                with self.store.claim(other.name, own=False) as mine:
+                    if mine:
+                        log.info("%s: taking over the share of process %s", self.store.path, other.name)
+                        self._make(other, False)
+
+    def _share(self, process: Process) -> list[Item]:
+        return [
+            (case, member) for case in self.numbers.values() for member in self.members if process.mine(case, member)
+        ]
+
+    def _unmarked(self, process: Process) -> bool:
+        done = self._done()
+        return any(item not in done for item in self._share(process))
+
+    def _done(self) -> set[Item]:
+        return set(self.store.markers.complete())
+
+    def _make(self, process: Process, verify: bool) -> None:
+        own = self._share(process)
+        todo = self._missing(own, verify)
+        if todo:
+            self.begin()
+            self._fill(todo, Progress(len(own), len(own) - len(todo), show=self.progress))
+
+    def _missing(self, own: Sequence[Item], verify: bool) -> list[Item]:
+        """Own items that are not complete, or whose files do not agree with their checksums."""
+        done = self._done()
+        complete = [item for item in own if item in done]
+        faults = self.store.verify(complete, checksums=verify)
+        for fault in faults:
+            log.warning("case %d, member %d: %s; it is made again", fault.case, fault.member, fault.what)
+        self.store.withdraw(faults)
+        whole = set(complete) - {(fault.case, fault.member) for fault in faults}
+        if whole:
+            log.info("%d of %d items are complete already", len(whole), len(own))
+        return [item for item in own if item not in whole]
+
+    def _fill(self, todo: Sequence[Item], progress: Progress) -> None:
+        """Draw; decode and write in another thread. After an interruption what was drawn is still written."""
+
+        def write(batch: Drawn) -> None:
+            for part in batch.datasets():
+                for case, member, arrays in self._items(part):
+                    self.store.write(case, member, arrays)
+                    progress.update(1)
+
+        try:
+            with stopping.listening(), Writer(write) as writer:
+                for batch in self.draw(todo):
+                    writer.put(batch)
+                    stopping.check()
+        except torch.OutOfMemoryError:
+            raise out_of_memory(self.store.execution["device"], self.store.execution["batch_size"]) from None
+        except (KeyboardInterrupt, Stopped):
+            left = int((~self.store.completed()).sum())
+            what = "interrupted; %s is intact, %d items are missing: the same command goes on"
+            log.warning(what, self.store.path, left)
+            raise
+        finally:
+            progress.close()
+
+    def _items(self, part: xr.Dataset) -> Iterator[tuple[int, int, dict[str, np.ndarray]]]:
+        """The items of a drawn Dataset (member, *case dims, *channel dims, *grid) as (case, member, arrays)."""
+        labels = [[encode_label(value) for value in part[dim].values] for dim in self.dims]
+        for index in np.ndindex(*map(len, labels)):
+            case = self.numbers[tuple(column[i] for column, i in zip(labels, index, strict=True))]
+            place = dict(zip(self.dims, index, strict=True))
+            for row, member in enumerate(part["member"].values):
+                chosen = part.isel({"member": row, **place})
+                yield case, int(member), {str(name): field.values for name, field in chosen.data_vars.items()}
