@@ -32,6 +32,8 @@ _BUILT_IN: dict[str, dict[str, str]] = {
         "interpolation": "sciffusion.stages.interpolation:InterpolationStage",
         "linear": "sciffusion.stages.linear:LinearGaussianStage",
         "climatology": "sciffusion.stages.climatology:ClimatologyStage",
+        "quantile-mapping": "sciffusion.stages.quantile:QuantileMappingStage",
+        "analogues": "sciffusion.stages.analogues:AnalogueStage",
     },
 }
 

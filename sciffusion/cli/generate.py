@@ -36,7 +36,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=int, help="noise levels of the sampler (default: the model's own)")
     parser.add_argument("--solver", help="name of the solver (default: the model's own)")
     parser.add_argument(
-        "--baseline", metavar="NAME", help="sample a baseline of the run: interpolation, linear or climatology"
+        "--baseline",
+        metavar="NAME",
+        help="sample a baseline of the run: interpolation, linear, quantile-mapping, analogues or climatology",
     )
     parser.add_argument("--batch-size", type=int, metavar="N", help="(case, member) items per network call")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: a GPU where there is one)")

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import repeat
 from math import prod
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 
@@ -25,6 +25,7 @@ from sciffusion.fields.fit import fit_codec
 from sciffusion.fields.grid import Grid
 from sciffusion.fields.statistics import fold_of
 from sciffusion.fields.variables import channel_coords, stack, target_variables
+from sciffusion.stages.analogues import AnalogueStage, Remembered
 from sciffusion.stages.base import Stage, Window
 from sciffusion.stages.climatology import ClimatologyStage
 from sciffusion.stages.constraint import CoarseConstraint
@@ -34,12 +35,16 @@ from sciffusion.stages.levels import fitted_range
 from sciffusion.stages.linear import LinearGaussianStage
 from sciffusion.stages.measure import measure
 from sciffusion.stages.regression import RegressionStage
+from sciffusion.stages.quantile import QuantileMappingStage
+from sciffusion.stages.stencil import Stencil
 
 __all__ = ["build_baselines", "build_stage"]
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 LARGEST = 2**20  # cells of a grid up to which the linear baseline is fitted
 WORK = 2**26  # cells in all that the baselines are measured on
+KEPT = 2**25  # values of training fields that quantile mapping and analogues keep
 WHOLE = 2**23  # values of a field up to which statistics are kept per cell
 
 
@@ -138,9 +143,10 @@ def _indices(part: slice) -> range:
 
 
 def build_baselines(experiment: config.Experiment, data: ExperimentData, stage: Stage) -> dict[str, Stage]:
-    """Climatology, and with a coarse condition interpolation and linear regression, on the training cases.
+    """Climatology, and with a coarse condition interpolation, regression, quantile mapping and analogues.
 
-    Large grids are measured on fewer cases, and have no regression beyond LARGEST cells: its predictors would not fit.
+    All on training cases only. Large grids are measured on fewer cases, and beyond LARGEST cells have no regression and
+    nothing that keeps training fields: these would not fit.
     """
     cells = prod(data.grid.shape)
     cases = _spread(data.cases["train"], min(experiment.train.statistics_cases, max(8, WORK // cells)))
@@ -153,12 +159,25 @@ def build_baselines(experiment: config.Experiment, data: ExperimentData, stage: 
     pairs = ((_field(data, codec, case), coarse[name].baseline(data.conditions[name], case)) for case in cases)
     built["interpolation"] = InterpolationStage.fit(codec, coarse, name, pairs)
     if cells > LARGEST:
-        log.info("no linear baseline: %d cells are more than %d", cells, LARGEST)
+        log.info("no linear, quantile-mapping and analogues baselines: %d cells are more than %d", cells, LARGEST)
         return built
     rows = _Rows(data, codec, name, coarse[name], cases)
     surface = _land(stage)
     built["linear"] = LinearGaussianStage.fit(codec, coarse, name, coarse[name].coarse_grid, rows, surface)
-    return built
+    return built | _keeping_fields(rows, surface)
+
+
+def _keeping_fields(rows: "_Rows", surface: np.ndarray | None) -> dict[str, Stage]:
+    """The baselines that keep training fields, or quantiles of them."""
+    codec, coarse, name = rows.codec, {rows.name: rows.coarse}, rows.name
+    most = max(8, KEPT // (prod(codec.grid.shape) * len(codec.channels)))
+    kept = [rows.remembered(index) for index in _spread(range(len(rows)), most)]
+    groups = Stencil.between(codec.grid, rows.coarse.coarse_grid).groups(codec.grid, surface)
+    pairs = ((one.field, one.baseline) for one in kept)
+    return {
+        "quantile-mapping": QuantileMappingStage.fit(codec, coarse, name, pairs, groups),
+        "analogues": AnalogueStage.fit(codec, coarse, name, kept, rows.coarse.coarse_grid.cell_area()),
+    }
 
 
 class _Rows(Sequence[Any]):
@@ -178,6 +197,12 @@ class _Rows(Sequence[Any]):
         codec = self.codec.of_training_case(index, len(self.cases))
         z, present = codec.encode(field, self.coarse.baseline(source, case))
         return self.coarse.coarse(source, case), z.numpy(), present.numpy()
+
+    def remembered(self, index: int) -> Remembered:
+        """One case in physical units."""
+        case, source = self.cases[index], self.data.conditions[self.name]
+        field = _field(self.data, self.codec, case)
+        return Remembered(case, self.coarse.coarse(source, case), field, self.coarse.baseline(source, case))
 
 
 def _codec(
@@ -246,7 +271,7 @@ def _land(stage: Stage) -> np.ndarray | None:
     return None
 
 
-def _spread(cases: Sequence[Case], most: int) -> list[Case]:
+def _spread(cases: Sequence[T], most: int) -> list[T]:
     """At most ``most`` cases, evenly spread."""
     chosen = np.linspace(0, len(cases) - 1, min(most, len(cases))).round().astype(int)
     return [cases[index] for index in chosen]

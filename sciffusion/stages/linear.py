@@ -25,7 +25,6 @@ from sciffusion.stages.stencil import Stencil
 
 __all__ = ["LinearGaussianStage", "fit_linear"]
 
-BAND = 15.0  # degrees of latitude that share a variance
 RIDGES = tuple(10.0**power for power in range(-6, 3))  # in units of the mean predictor variance
 FOLDS = 3
 
@@ -73,7 +72,7 @@ class LinearGaussianStage(GaussianStage):
     ) -> Self:
         """Fit on training cases; ``surface`` (*grid) numbers land and sea where the data tell."""
         stage = cls(codec, conditioners, coarse, coarse_grid)
-        groups = _groups(codec.grid, stage.stencil, surface)
+        groups = stage.stencil.groups(codec.grid, surface)
         coefficients, sd = fit_linear(cases, stage.stencil, groups)
         return cls(codec.without_folds(), conditioners, coarse, coarse_grid, coefficients, sd)
 
@@ -106,20 +105,6 @@ class LinearGaussianStage(GaussianStage):
         grid = Grid.from_json(entry["coarse_grid"])
         sd = np.ones((len(codec.channels), *codec.grid.shape))
         return cls(codec, conditioners, entry["coarse"], grid, np.zeros(entry["coefficients"]), sd)
-
-
-def _groups(grid: Grid, stencil: Stencil, surface: np.ndarray | None) -> np.ndarray:
-    """Number of each cell's group (*grid): place within the coarse cell, latitude band, land or sea."""
-    parts = [stencil.positions()]
-    if grid.latitude_axis is not None:
-        rows = ((90 + grid.positions(grid.latitude_axis)) / BAND).astype(int)
-        shape = [1] * grid.rank
-        shape[grid.latitude_axis] = -1
-        parts.append(np.broadcast_to(rows.reshape(shape), grid.shape))
-    if surface is not None:
-        parts.append(surface)
-    stacked = np.stack([np.broadcast_to(part, grid.shape).ravel() for part in parts])
-    return np.unique(stacked, axis=1, return_inverse=True)[1].reshape(grid.shape)
 
 
 def predict(predictors: np.ndarray, positions: np.ndarray, coefficients: np.ndarray) -> np.ndarray:

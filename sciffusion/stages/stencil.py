@@ -12,6 +12,8 @@ from sciffusion.fields.grid import Grid
 
 __all__ = ["Stencil"]
 
+BAND = 15.0  # degrees of latitude of a group of cells
+
 
 @dataclass(frozen=True)
 class Stencil:
@@ -44,6 +46,22 @@ class Stencil:
         """Number of the place within the coarse cell, (*grid), 0 ... count - 1."""
         counts = tuple(int(phase.max()) + 1 for phase in self.phases)
         return np.asarray(np.ravel_multi_index(tuple(np.meshgrid(*self.phases, indexing="ij")), counts))
+
+    def groups(self, grid: Grid, surface: np.ndarray | None = None) -> np.ndarray:
+        """Number of each cell's group (*grid): place within the coarse cell, band of latitude, land or sea.
+
+        Cells of a group share what is measured of errors; ``surface`` (*grid) numbers land and sea where data tell.
+        """
+        parts = [self.positions()]
+        if grid.latitude_axis is not None:
+            rows = ((90 + grid.positions(grid.latitude_axis)) / BAND).astype(int)
+            shape = [1] * grid.rank
+            shape[grid.latitude_axis] = -1
+            parts.append(np.broadcast_to(rows.reshape(shape), grid.shape))
+        if surface is not None:
+            parts.append(surface)
+        stacked = np.stack([np.broadcast_to(part, grid.shape).ravel() for part in parts])
+        return np.unique(stacked, axis=1, return_inverse=True)[1].reshape(grid.shape)
 
     def predictors(self, coarse: np.ndarray) -> np.ndarray:
         """Predictors of every fine cell from ``coarse`` (channel, *coarse grid): (predictor, *grid).
