@@ -12,8 +12,8 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "sciffusion"
 # Leaves first: a room imports only what stands before it, or itself.
 ROOMS = (
-    *("errors", "stopping", "boundary", "caches", "context", "noise", "operators", "model_folder", "registry"),
-    *("recipes", "yamltext", "settings", "stage_settings", "config"),
+    *("errors", "durations", "stopping", "boundary", "caches", "context", "noise", "operators", "model_folder"),
+    *("registry", "recipes", "yamltext", "settings", "stage_settings", "config"),
     *("diffusion", "networks", "execution", "fields", "conditioners", "datasets", "evaluation", "stages"),
     *("emulator", "rollout", "training", "generation", "cli"),
 )
@@ -22,6 +22,7 @@ STANDARD = set(sys.stdlib_module_names)
 # Rooms that promise to know nothing else; the standard library always counts as known.
 ONLY = {
     "errors": set(),
+    "durations": set(),
     "stopping": set(),
     "boundary": set(),
     "caches": set(),

@@ -42,6 +42,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--batch-size", type=int, metavar="N", help="(case, member) items per network call")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: a GPU where there is one)")
+    parser.add_argument(
+        "--share", default="0/1", metavar="I/N", help="make share I of N (from 0), in a job of its own; see submit"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace the output once the new one is complete")
     parser.add_argument("--no-resume", action="store_true", help="refuse an output that exists, even if it would fit")
     parser.add_argument(
@@ -86,6 +89,7 @@ def _run(args: argparse.Namespace) -> int:
         batch_size=args.batch_size,
         device=args.device,
         allow_mixed=args.allow_mixed,
+        share=_share(args.share),
         progress=not args.quiet,
         fsync=args.fsync,
     )
@@ -105,6 +109,13 @@ def parse_members(text: str) -> int | list[int]:
         return numbers
     except ValueError:
         raise SciffusionError(f"--members {text}", "give a count (16) or numbers (0,3,7 or 100-199)") from None
+
+
+def _share(text: str) -> tuple[int, int]:
+    index, _, count = text.partition("/")
+    if not (index.isdecimal() and count.isdecimal()):
+        raise SciffusionError(f"--share {text}", "write I/N: 0/4 to 3/4 for four jobs")
+    return int(index), int(count)
 
 
 def _model(args: argparse.Namespace) -> Path:

@@ -101,9 +101,9 @@ class EnsembleStore:
                 layout.make(new, template, list(members), case_dims, identity)
                 (new / FOLDER).mkdir()
                 record_execution(new, execution_of(identity))
-                if path.exists():
+                if overwrite and path.exists():
                     path.rename(old)
-                new.rename(path)
+                new.rename(path)  # fails when another process has put its own there meanwhile
             finally:
                 remove(new)
                 remove(old)
@@ -152,9 +152,11 @@ class EnsembleStore:
     def extend(self, members: Iterable[int]) -> None:
         """Add members; those that are there already are left alone."""
         new = [member for member in members if member not in self._position]
-        if new:
-            with writing(self.path):
-                layout.append_members(self.path, new)
+        if not new:
+            return
+        with self.lock(wait=True), writing(self.path):
+            self._read_arrays()  # another job may have added them meanwhile
+            layout.append_members(self.path, [member for member in new if member not in self._position])
             self._read_arrays()
 
     def write(self, case: int, member: int, arrays: Mapping[str, NDArray[Any]]) -> None:
@@ -216,9 +218,12 @@ class EnsembleStore:
             for fault in faults:
                 self.markers.withdraw(fault.case, fault.member)
 
-    def lock(self) -> AbstractContextManager[bool]:
-        """Whether this process may finalise: False while another one does, or when the store has gone meanwhile."""
-        return held(self.path / FOLDER / ".lock", without_locks=True)
+    def lock(self, *, wait: bool = False) -> AbstractContextManager[bool]:
+        """Whether this process may change the whole store: False when the store has gone, or while another one does.
+
+        With ``wait`` it waits for the other one.
+        """
+        return held(self.path / FOLDER / ".lock", without_locks=True, wait=wait)
 
     def claim(self, share: str, *, own: bool) -> AbstractContextManager[bool]:
         """Whether this process may make the items of ``share``: False while another one does.

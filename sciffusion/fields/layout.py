@@ -73,6 +73,8 @@ def shapes(template: xr.Dataset, case_dims: Sequence[str]) -> dict[str, tuple[in
 
 def append_members(path: Path, members: Sequence[int]) -> None:
     """Lengthen the member dimension; what is stored stays where it is, and readers see it when all is done."""
+    if not members:
+        return
     found = arrays(path)
     old = found[MEMBER].shape[0]
     for array in found.values():

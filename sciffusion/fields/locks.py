@@ -9,8 +9,8 @@ __all__ = ["held"]
 
 
 @contextmanager
-def held(path: Path, *, without_locks: bool) -> Iterator[bool]:
-    """Whether this process holds the lock ``path`` for the length of the block; it does not wait for it.
+def held(path: Path, *, without_locks: bool, wait: bool = False) -> Iterator[bool]:
+    """Whether this process holds the lock ``path`` for the length of the block; only with ``wait`` it waits for it.
 
     ``without_locks`` is the answer on a file system that has no locks; False where the folder is gone.
     """
@@ -21,7 +21,7 @@ def held(path: Path, *, without_locks: bool) -> Iterator[bool]:
         return
     with handle:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             mine = True
         except BlockingIOError:
             mine = False

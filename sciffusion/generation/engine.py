@@ -49,6 +49,7 @@ def generate(
     batch_size: int | None = None,
     device: str | None = None,
     allow_mixed: bool = False,
+    share: tuple[int, int] = (0, 1),
     progress: bool = True,
     fsync: bool = False,
 ) -> Path:
@@ -84,6 +85,9 @@ def generate(
     allow_mixed
         Go on with a store that was begun on another device model, or with other versions or another batch size.
         New members then agree with those that it would have got to rounding errors only; the store records it.
+    share
+        (i, n): make share i of n, counted from 0. For jobs that fill one store together, such as a job array; within a
+        job torchrun or srun share the work further.
     fsync
         Wait for the disk after every item: safe against power loss too, but slower.
 
@@ -95,7 +99,7 @@ def generate(
     KeyboardInterrupt, Stopped
         After Ctrl-C, or SIGTERM or SIGUSR1, when the items in flight are written; the same call resumes.
     """
-    target, process = Target(store, overwrite=overwrite, resume=resume), Process.here()
+    target, process = Target(store, overwrite=overwrite, resume=resume), Process.here().within(*share)
     check = emulator.check(conditions, cases)
     _report(check)
     check, template, dims = _ordered(check, emulator)

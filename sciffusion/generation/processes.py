@@ -2,7 +2,9 @@
 
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+from sciffusion.errors import SciffusionError
 
 __all__ = ["Process"]
 
@@ -18,19 +20,27 @@ _LAUNCHERS = (
 
 @dataclass(frozen=True)
 class Process:
-    """Process ``rank`` of ``size``; ``local`` counts those of one machine."""
+    """Process ``rank`` of ``size``; ``local`` counts those of one machine; ``leads``: it is the first of its job."""
 
     rank: int = 0
     size: int = 1
     local: int = 0
+    leads: bool = True
 
     @classmethod
     def here(cls, environment: Mapping[str, str] = os.environ) -> "Process":
         """The process we are, from the environment of the launcher; alone when there is none."""
         for rank, size, local in _LAUNCHERS:
             if rank in environment and size in environment:
-                return cls(int(environment[rank]), int(environment[size]), int(environment.get(local, "0")))
+                number = int(environment[rank])
+                return cls(number, int(environment[size]), int(environment.get(local, "0")), number == 0)
         return cls()
+
+    def within(self, job: int, jobs: int) -> "Process":
+        """The process among those of all ``jobs`` of an array, of which ours is number ``job``, from 0."""
+        if not 0 <= job < jobs:
+            raise SciffusionError(f"share {job} of {jobs}", f"shares are numbered from 0 to {jobs - 1}")
+        return replace(self, rank=job * self.size + self.rank, size=jobs * self.size)
 
     def mine(self, case: int, member: int) -> bool:
         """Whether this process makes (case, member): a rule of the item alone, never of a list made at some time."""

@@ -99,11 +99,11 @@ class Target:
         return True
 
     def prepare(self, process: Process, wanted: Wanted, batch_size: Callable[[], int]) -> EnsembleStore:
-        """The store to write to, begun or found again. The first process makes it, the others wait for it.
+        """The store to write to, begun or found again. The first process of a job makes it, the others wait for it.
 
         ``batch_size`` is asked for when a store is made and ``wanted`` leaves it open.
         """
-        if process.rank == 0:
+        if process.leads:
             with uninterrupted():
                 return self._resumed(wanted) or self._made(wanted, batch_size)
         return self._awaited(wanted)
@@ -128,15 +128,21 @@ class Target:
     def _made(self, wanted: Wanted, batch_size: Callable[[], int]) -> EnsembleStore:
         execution = {"batch_size": None} | execution_of(wanted.identity)
         execution["batch_size"] = execution["batch_size"] or batch_size()
-        return EnsembleStore.create(
-            self.work,
-            wanted.template,
-            wanted.members,
-            wanted.case_dims,
-            {**wanted.identity, EXECUTION: execution},
-            overwrite=self.work != self.path,
-            fsync=wanted.fsync,
-        )
+        replaces = self.work != self.path and is_ensemble_store(self.work)
+        try:
+            return EnsembleStore.create(
+                self.work,
+                wanted.template,
+                wanted.members,
+                wanted.case_dims,
+                {**wanted.identity, EXECUTION: execution},
+                overwrite=replaces,
+                fsync=wanted.fsync,
+            )
+        except SciffusionError:
+            if replaces or not is_ensemble_store(self.work):
+                raise
+            return self._awaited(wanted)  # another job was faster
 
     def _awaited(self, wanted: Wanted) -> EnsembleStore:
         deadline = time.monotonic() + _PATIENCE

@@ -1,0 +1,2 @@
+timeout --signal=USR1 {{until_warning}} "$python" -m sciffusion {{command}}
+status=$?
