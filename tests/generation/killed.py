@@ -1,7 +1,7 @@
-"""Run as a program: two processes generate and are killed (-9) at random moments, again and again, then once whole.
+"""Run as a program: four processes generate and are ended by a signal at random moments, again and again, then not.
 
 The processes are forked from this one, which has imported everything and started no thread: a kill costs no start-up.
-Prints how many processes died at work.
+Goes on until ``kills`` processes were ended at work, and prints how they ended: by the signal, or by themselves on it.
 """
 
 import os
@@ -12,51 +12,86 @@ import time
 from pathlib import Path
 
 import sciffusion.generation
+from sciffusion.stopping import Stopped
 from tests.generation.fake import FakeEmulator, conditions
 
-MEMBERS, CASES, PROCESSES = 8, 6, 2
+MEMBERS, CASES, PROCESSES = 16, 8, 4
 
 
-def generate(path, rank, delay):
+class Announcing(FakeEmulator):
+    """Writes to ``pipe`` when it begins to draw."""
+
+    pipe = -1
+
+    def draws(self, *args, **kwargs):
+        os.write(self.pipe, b"!")
+        yield from super().draws(*args, **kwargs)
+
+
+def generate(path, rank, emulator):
     """What one process does: its share of the ensemble."""
     os.environ.update(RANK=str(rank), WORLD_SIZE=str(PROCESSES), LOCAL_RANK=str(rank))
     options = {"batch_size": 3, "device": "cpu", "progress": False}
-    sciffusion.generation.generate(FakeEmulator(delay=delay), conditions(CASES), path, MEMBERS, **options)
+    sciffusion.generation.generate(emulator, conditions(CASES), path, MEMBERS, **options)
 
 
 def fork(path, rank, delay):
+    """A process that generates: its number, and the end of a pipe where it says that it has begun."""
+    here, there = os.pipe()
     child = os.fork()
-    if child == 0:
-        try:
-            generate(path, rank, delay)
-        except BaseException:
-            import traceback
+    if child:
+        os.close(there)
+        return child, here
+    os.close(here)
+    emulator = Announcing(delay=delay)
+    emulator.pipe = there
+    try:
+        generate(path, rank, emulator)
+    except Stopped as stop:
+        os._exit(stop.code)
+    except BaseException:
+        import traceback
 
-            traceback.print_exc()
-            os._exit(1)
-        os._exit(0)
-    return child
+        traceback.print_exc()
+        os._exit(1)
+    os._exit(0)
 
 
-def killed_at_work(child, moment):
-    """Kill ``child`` after ``moment`` seconds; whether it was still at work."""
-    time.sleep(max(0.0, moment - time.monotonic()))
-    os.kill(child, signal.SIGKILL)
-    return os.WIFSIGNALED(os.waitpid(child, 0)[1])
+def ended(child, number):
+    """Send ``child`` the signal; how it ended: "killed", "stopped", or "" when it was done already."""
+    os.kill(child, number)
+    status = os.waitpid(child, 0)[1]
+    if os.WIFSIGNALED(status):
+        return "killed"
+    return {0: "", Stopped().code: "stopped"}.get(os.WEXITSTATUS(status), "failed")
 
 
-def main(path, rounds, seed, delay):
+def disturbed(path, number):
+    """One round: all processes end at random moments of their work, one of them perhaps while it prepares."""
+    children = [fork(path, rank, 0.15) for rank in range(PROCESSES)]
+    random.shuffle(children)
+    early = random.randrange(2)
+    ends = [ended(child, number) for child, _ in children[:early]]
+    for _, pipe in children:
+        os.read(pipe, 1)  # until it begins to draw, or ends
+        os.close(pipe)
+    start = time.monotonic()
+    for (child, _), moment in zip(children[early:], sorted(random.uniform(0, 0.4) for _ in children), strict=False):
+        time.sleep(max(0.0, start + moment - time.monotonic()))
+        ends.append(ended(child, number))
+    return list(filter(None, ends))
+
+
+def main(path, number, kills, seed):
     random.seed(seed)
-    kills = 0
-    for _ in range(rounds):
-        start = time.monotonic()
-        children = [fork(path, rank, delay) for rank in range(PROCESSES)]
-        kills += sum(killed_at_work(child, start + random.uniform(0.05, 0.7)) for child in children)
-    children = [fork(path, rank, 0.0) for rank in range(PROCESSES)]
+    ends = []
+    while len(ends) < kills:
+        ends += disturbed(path, number)
+    children = [fork(path, rank, 0.0)[0] for rank in range(PROCESSES)]
     failures = sum(os.waitpid(child, 0)[1] != 0 for child in children)
-    print(kills)
+    print(*ends)
     return failures
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])))
+    sys.exit(main(Path(sys.argv[1]), signal.Signals[sys.argv[2]], int(sys.argv[3]), int(sys.argv[4])))

@@ -1,4 +1,4 @@
-"""kill -9 at any moment loses at most the items in flight, and no reader ever takes a half-written one for whole."""
+"""A signal at any moment loses at most the items in flight, and no reader ever takes a half-written one for whole."""
 
 import os
 import subprocess
@@ -12,13 +12,21 @@ import pytest
 from sciffusion.errors import SciffusionError
 from sciffusion.fields.ensemble import EnsembleStore, is_ensemble_store, open_ensemble
 from tests.generation import killed
-from tests.generation.fake import expected
+from tests.generation.fake import FakeEmulator, conditions, expected
+from tests.generation.runs import run
 
 ROOT = Path(__file__).parents[2]
 
 
-def start(path, rounds, seed, delay):
-    command = [sys.executable, "-m", "tests.generation.killed", str(path), str(rounds), str(seed), str(delay)]
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """The store of one process that nothing disturbs."""
+    path = tmp_path_factory.mktemp("undisturbed") / "e.zarr"
+    return run(path, FakeEmulator(), conditions(killed.CASES), killed.MEMBERS)
+
+
+def start(path, *arguments):
+    command = [sys.executable, "-m", "tests.generation.killed", str(path), *map(str, arguments)]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
 
@@ -40,43 +48,43 @@ def contents(path):
     return {str(file.relative_to(path)): file.read_bytes() for file in files}
 
 
-def check_kills(tmp_path, rounds, seed, delay):
+def check_ends(tmp_path, undisturbed, *arguments):
+    """Disturb and poll; the ends of the processes."""
     truth = expected(members=range(killed.MEMBERS), cases=killed.CASES)
     path, polls, seen, bad = tmp_path / "e.zarr", 0, 0, 0
-    program = start(path, rounds, seed, delay)
+    program = start(path, *arguments)
     while program.poll() is None:
         if is_ensemble_store(path):
             given, wrong = bad_items(path, truth)
             polls, seen, bad = polls + 1, max(seen, given), bad + wrong
-        time.sleep(0.05)
+        time.sleep(0.4)
     output, _ = program.communicate()
     assert program.returncode == 0
-    assert int(output) >= rounds // 2, "too few processes were killed at work for the test to mean anything"
     assert polls >= 3
     assert seen > 0
     assert bad == 0
     store = EnsembleStore(path)
     assert store.completed().all()
     assert store.verify() == []
-    for rank in range(killed.PROCESSES):
-        run_alone(tmp_path / "whole.zarr", rank)
-    assert contents(path) == contents(tmp_path / "whole.zarr")
+    assert contents(path) == contents(undisturbed)
     np.testing.assert_array_equal(open_ensemble(path).u.values, truth.u.values)
     assert not list(path.rglob("*.partial"))
+    return output.split()
 
 
-def run_alone(path, rank):
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
-            patch.setenv(name, "0")  # restored afterwards
-        killed.generate(path, rank, 0.0)
+def test_twenty_killed_processes_end_with_the_bytes_of_an_undisturbed_run(tmp_path, undisturbed):
+    ends = check_ends(tmp_path, undisturbed, "SIGKILL", 20, 1)
+    assert len(ends) >= 20
+    assert set(ends) == {"killed"}
 
 
-def test_killed_processes_end_with_the_bytes_of_an_undisturbed_run(tmp_path):
-    check_kills(tmp_path, rounds=5, seed=1, delay=0.05)
+def test_processes_that_are_asked_to_stop_do_so_and_lose_nothing(tmp_path, undisturbed):
+    ends = check_ends(tmp_path, undisturbed, "SIGTERM", 8, 2)
+    assert "stopped" in ends
+    assert "failed" not in ends
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
-def test_killed_many_times_over(tmp_path, seed):
-    check_kills(tmp_path, rounds=20, seed=seed, delay=0.15)
+def test_killed_many_times_over(tmp_path, undisturbed, seed):
+    assert set(check_ends(tmp_path, undisturbed, "SIGKILL", 20, 10 + seed)) == {"killed"}
