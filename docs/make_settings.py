@@ -36,6 +36,7 @@ SECTIONS: dict[str, list[type[BaseModel]]] = {
     "Stages": [
         stage_settings.DenoiserStage,
         stage_settings.RegressionStage,
+        stage_settings.FlowMapStage,
         stage_settings.NoiseSettings,
         stage_settings.Sampler,
         stage_settings.StageTrain,

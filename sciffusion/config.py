@@ -34,6 +34,7 @@ from sciffusion.settings import (
 from sciffusion.stage_settings import (
     DenoiserStage,
     DiTSettings,
+    FlowMapStage,
     NoiseSettings,
     RegressionStage,
     Sampler,
@@ -50,6 +51,7 @@ __all__ = [
     "DenoiserStage",
     "DiTSettings",
     "Experiment",
+    "FlowMapStage",
     "Interpolation",
     "NoiseSettings",
     "Position",
@@ -253,11 +255,13 @@ def _resolve(experiment: Experiment, base: Path) -> Experiment:
 
     def walk(value: Any) -> Any:
         if isinstance(value, dict):
-            return {
-                key: [absolute(path) for path in entry] if key == "paths" else walk(entry)
-                for key, entry in value.items()
-            }
+            return {key: located(key, entry) for key, entry in value.items()}
         return [walk(entry) for entry in value] if isinstance(value, list) else value
+
+    def located(key: str, entry: Any) -> Any:
+        if key == "paths":
+            return [absolute(path) for path in entry]
+        return absolute(entry) if key == "teacher" and entry else walk(entry)
 
     settings = walk(experiment.model_dump(mode="json"))
     settings["output"] = absolute(experiment.output)

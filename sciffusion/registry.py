@@ -28,6 +28,7 @@ _BUILT_IN: dict[str, dict[str, str]] = {
     },
     "stages": {
         "denoiser": "sciffusion.stages.denoiser:DenoiserStage",
+        "flowmap": "sciffusion.stages.flowmap:FlowMapStage",
         "regression": "sciffusion.stages.regression:RegressionStage",
         "interpolation": "sciffusion.stages.interpolation:InterpolationStage",
         "linear": "sciffusion.stages.linear:LinearGaussianStage",

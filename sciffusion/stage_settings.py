@@ -13,6 +13,7 @@ from sciffusion.settings import Settings
 __all__ = [
     "DenoiserStage",
     "DiTSettings",
+    "FlowMapStage",
     "Network",
     "NoiseSettings",
     "RegressionStage",
@@ -117,13 +118,6 @@ class Sampler(Settings):
     guidance_interval: tuple[float, float] | None = Field(
         default=None, description="noise levels [low, high] that guidance is limited to"
     )
-    threshold: float | None = Field(
-        default=None,
-        gt=0.5,
-        lt=1,
-        description="dynamic thresholding: answers whose quantile of this order passes every training case's are scaled"
-        " back to it; null: none",
-    )
 
 
 class StageTrain(Settings):
@@ -164,11 +158,9 @@ class RegressionStage(_Trained):
     network: Network = Field(default=UNetSettings(), description="the network")
 
 
-class DenoiserStage(_Trained):
-    """A conditional diffusion model of the target, as the residual to a baseline."""
+class _Diffusion(_Trained):
+    """What denoisers and flow maps share."""
 
-    name: str = Field(default="denoiser", description="name of the stage within the emulator")
-    kind: Literal["denoiser"] = "denoiser"
     network: Network = Field(default=UNetSettings(), description="the network")
     parameterization: Literal["edm", "epsilon", "velocity", "flow", "x0"] = Field(
         default="edm", description="what the network predicts"
@@ -179,7 +171,36 @@ class DenoiserStage(_Trained):
     constraint: str | None = Field(default=None, description="coarse condition that every member must reproduce")
 
 
+class DenoiserStage(_Diffusion):
+    """A conditional diffusion model of the target, as the residual to a baseline."""
+
+    name: str = Field(default="denoiser", description="name of the stage within the emulator")
+    kind: Literal["denoiser"] = "denoiser"
+
+
+class FlowMapStage(_Diffusion):
+    """A few-step generator: from noise to a field in ``sampler.steps`` network calls."""
+
+    name: str = Field(default="flowmap", description="name of the stage within the emulator")
+    kind: Literal["flowmap"] = "flowmap"
+    sampler: Sampler = Field(default=Sampler(steps=2), description="``steps`` network calls; its solver is not used")
+    objective: Literal["crps", "progressive", "ect", "sct", "scd", "meanflow"] = Field(
+        default="crps",
+        description="almost-fair CRPS of one-step members; progressive distillation; easy consistency tuning;"
+        " continuous-time consistency on the data or on a teacher; average velocity",
+    )
+    teacher: str | None = Field(
+        default=None, description="run or model folder whose last stage is distilled and gives the first weights"
+    )
+    levels: list[float] | None = Field(
+        default=None, description="noise level before each call, falling; null: from sigma_max to 1.6 in equal ratios"
+    )
+    members: int = Field(default=2, ge=2, description="members per case in the CRPS objective")
+
+
 Stage = Annotated[
-    Annotated[DenoiserStage, Tag("denoiser")] | Annotated[RegressionStage, Tag("regression")],
+    Annotated[DenoiserStage, Tag("denoiser")]
+    | Annotated[FlowMapStage, Tag("flowmap")]
+    | Annotated[RegressionStage, Tag("regression")],
     Discriminator(_kind("denoiser")),
 ]

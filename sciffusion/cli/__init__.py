@@ -16,7 +16,10 @@ from sciffusion.stopping import Stopped
 
 __all__ = ["main"]
 
-COMMANDS = ("demo", "init", "recipes", "train", "generate", "evaluate", "inspect", "problem", "submit", "doctor")
+COMMANDS = (
+    *("demo", "init", "recipes", "train", "distill", "generate", "evaluate"),
+    *("inspect", "problem", "submit", "doctor"),
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

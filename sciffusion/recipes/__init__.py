@@ -80,8 +80,14 @@ def merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _merge_rows(under: Any, over: Any) -> list[dict[str, Any]]:
-    """The recipe's row in its order, each entry with the user's of the same name on top; new names at the end."""
+    """The recipe's row in its order, each entry with the user's of the same name on top; new names at the end.
+
+    Where the user names all of the recipe's entries, the order is the user's.
+    """
     mine = {entry["name"]: entry for entry in over}
+    if all(entry["name"] in mine for entry in under):
+        below = {entry["name"]: entry for entry in under}
+        return [merge(below.get(name, {}), entry) for name, entry in mine.items()]
     rows = [merge(entry, mine.pop(entry["name"], {})) for entry in under]
     return rows + [dict(entry) for entry in mine.values()]
 

@@ -104,7 +104,7 @@ def _build_regression(
 
 
 def _build_denoiser(
-    settings: config.DenoiserStage,
+    settings: config.DenoiserStage | config.FlowMapStage,
     experiment: config.Experiment,
     data: ExperimentData,
     codec: FieldCodec,
@@ -121,10 +121,15 @@ def _build_denoiser(
         frame.set(measured)
         leading_rms = measured.leading_rms
     levels = fitted_range(settings.noise, leading_rms)
-    return DenoiserStage(settings, codec, conditioners, levels, constraint, earlier, frame)
+    kind: type[DenoiserStage] = registry.get("stages", settings.kind)
+    return kind(settings, codec, conditioners, levels, constraint, earlier, frame)
 
 
-_BUILDERS: dict[str, Callable[..., Stage]] = {"denoiser": _build_denoiser, "regression": _build_regression}
+_BUILDERS: dict[str, Callable[..., Stage]] = {
+    "denoiser": _build_denoiser,
+    "flowmap": _build_denoiser,
+    "regression": _build_regression,
+}
 
 
 def _constraint(coarse: CoarseField, codec: FieldCodec) -> CoarseConstraint:

@@ -44,7 +44,7 @@ class Learned:
     valid: Tensor | None
 
 
-def frame_of(settings: config.DenoiserStage, codec: FieldCodec, earlier: Mapping[str, Stage]) -> Frame:
+def frame_of(settings: Any, codec: FieldCodec, earlier: Mapping[str, Stage]) -> Frame:
     """The frame that the settings describe, with nothing measured yet."""
     baseline = without_output(settings.baseline) if earlier and settings.baseline else None
     return Frame(Space(codec), baseline)
@@ -54,11 +54,12 @@ class DenoiserStage(NetworkStage):
     """Diffusion of the residual to ``settings.baseline``, conditioned on ``settings.inputs``."""
 
     kind: ClassVar[str] = "denoiser"
-    settings: config.DenoiserStage
+    settings: config.DenoiserStage | config.FlowMapStage
+    settings_type: ClassVar[type[config.Settings]] = config.DenoiserStage
 
     def __init__(
         self,
-        settings: config.DenoiserStage,
+        settings: config.DenoiserStage | config.FlowMapStage,
         codec: FieldCodec,
         conditioners: Mapping[str, Conditioner],
         noise_range: sigmas.NoiseRange,
@@ -71,9 +72,14 @@ class DenoiserStage(NetworkStage):
         self.constraint = constraint
         self.frame = frame or frame_of(settings, codec, self.earlier)
         self.path = levels.path_of(settings.noise, noise_range.sigma_min, noise_range.sigma_max)
-        network = self.make_network(self.frame.space)
+        network = self.make_network(self.frame.space, features=self.label_features(settings))
         self.parameterization = parameterization.by_name(settings.parameterization)
         self.denoiser = Masked(Preconditioned(network, self.parameterization))
+
+    @staticmethod
+    def label_features(settings: Any) -> int:
+        """Features that the network is told besides the conditions."""
+        return 0
 
     @property
     def network(self) -> Any:
@@ -232,8 +238,9 @@ class DenoiserStage(NetworkStage):
     ) -> Self:
         """Rebuild from `describe`."""
         constraint = entry["constraint"] and CoarseConstraint.from_json(entry["constraint"], codec)
+        settings: Any = cls.settings_type.model_validate(entry["settings"])
         return cls(
-            config.DenoiserStage.model_validate(entry["settings"]),
+            settings,
             codec,
             conditioners,
             sigmas.NoiseRange.from_json(entry["noise_range"]),

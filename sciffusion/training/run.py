@@ -36,12 +36,15 @@ from sciffusion.emulator import Emulator
 from sciffusion.errors import SciffusionError
 from sciffusion.stages.base import Stage
 from sciffusion.stages.build import build_baselines, build_stage
+from sciffusion.stages.flowmap import FlowMapStage
 from sciffusion.stopping import Stopped
 from sciffusion.training.callbacks import Checkpoints, LogLines, StopOnSignal, last_checkpoint
 from sciffusion.training.data import TrainingData
 from sciffusion.training.denoising import DenoiserModule
+from sciffusion.training.mapping import FlowMapModule
 from sciffusion.training.module import StageModule
 from sciffusion.training.regressing import RegressionModule
+from sciffusion.training.teacher import teacher_of
 
 __all__ = ["train"]
 
@@ -85,7 +88,9 @@ def _train(experiment: Config, overrides: Sequence[str], overwrite: bool, progre
     data, start = open_experiment(settings), time.monotonic()
     show = _interactive() if progress is None else progress
     stages: list[Stage] = []
-    for own in settings.stages:
+    if (teacher := teacher_of(settings.stages[-1])) is not None:
+        stages = list(teacher.earlier.values())
+    for own in settings.stages[len(stages) :]:
         stages = _extended(stages, own, settings, data, folder, show)
     if _rank() == 0:
         _finish(settings, data, folder, stages, time.monotonic() - start)
@@ -106,7 +111,7 @@ def _extended(
     experiment = _with_own(settings, own)
     if not _is_done(done, experiment.train.steps):
         stage = _prepared(experiment, own, data, folder / "prepared" / own.name, earlier)
-        module, loaders = MODULES[own.kind](stage, experiment.train), TrainingData(experiment, data, stage)
+        module, loaders = _module(own, stage, experiment.train), TrainingData(experiment, data, stage)
         checkpoints, stop = folder / "checkpoints" / own.name, StopOnSignal()
         trainer = _trainer(experiment.train, folder, own.name, stop, progress)
         trainer.fit(module, datamodule=loaders, ckpt_path=last_checkpoint(checkpoints), weights_only=True)
@@ -116,6 +121,13 @@ def _extended(
             Emulator([*before, module.result()], {"recipe": settings.recipe, "steps": trainer.global_step}).save(done)
         trainer.strategy.barrier()
     return Emulator.load(done).stages
+
+
+def _module(own: config.Stage, stage: Any, settings: config.TrainSettings) -> StageModule:
+    """The training of a stage."""
+    if own.kind == "flowmap":
+        return FlowMapModule(stage, settings, teacher_of(own))
+    return MODULES[own.kind](stage, settings)
 
 
 def _is_done(path: Path, steps: int) -> bool:
@@ -185,7 +197,13 @@ def _prepared(
     if _rank() == 0 and not (path / "model.json").is_file():
         log.info("stage %s: measuring statistics of %d training cases", own.name, len(data.cases["train"]))
         torch.manual_seed(settings.train.seed)
-        stage = build_stage(own, settings, data, earlier)
+        teacher = teacher_of(own)
+        if teacher is None:
+            stage = build_stage(own, settings, data, earlier)
+        else:
+            assert isinstance(own, config.FlowMapStage)
+            stage = FlowMapStage.of_teacher(own, teacher)
+            earlier = teacher.earlier
         Emulator([*earlier.values(), stage], {"recipe": settings.recipe}).save(path)
     _wait_for(path / "model.json")
     return Emulator.load(path).stage
@@ -244,7 +262,8 @@ def _card(settings: config.Experiment, data: ExperimentData, folder: Path, secon
         split: list(dict.fromkeys(str(case.labels[case.dims.index(dim)]) for case in cases)) if dim else []
         for split, cases in data.cases.items()
     }
-    steps = {own.name: Emulator.load(folder / "stages" / own.name).card["steps"] for own in settings.stages}
+    trained = [own.name for own in settings.stages if (folder / "stages" / own.name / "model.json").is_file()]
+    steps = {name: Emulator.load(folder / "stages" / name).card["steps"] for name in trained}
     on_gpu = settings.train.accelerator != "cpu" and torch.cuda.is_available()
     return {
         "recipe": settings.recipe,

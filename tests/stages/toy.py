@@ -40,7 +40,7 @@ class Toy:
 
 def _small(row: dict) -> dict:
     """Overrides that make a stage tiny."""
-    changes = {"sampler.steps": 2} if row["kind"] not in ("regression", "autoencoder") else {}
+    changes = {"sampler.steps": 2} if row["kind"] == "denoiser" else {}
     if row.get("network", {}).get("kind") == "dit":
         return changes | {"network": "{kind: dit, width: 16, depth: 1, heads: 2, patch: 4, embedding: 16}"}
     return changes

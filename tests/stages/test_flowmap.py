@@ -1,0 +1,95 @@
+"""Few-step emulators: they call the network exactly as often as they say, and start from what their teacher knows."""
+
+import pytest
+import torch
+
+from sciffusion.cli import main
+from sciffusion.emulator import load
+from sciffusion.generation import held_out
+from sciffusion.stages.flowmap import FlowMapStage
+from sciffusion.training import train
+from sciffusion.training.mapping import FlowMapModule, progressive_grid
+from sciffusion.training.teacher import distilled
+from tests.stages.toy import batch_of, toy
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory):
+    made = toy(tmp_path_factory.mktemp("teacher"), "edm", "stages.denoiser.sampler.steps=8", validation_members=0)
+    train(made.experiment, progress=False)
+    return made
+
+
+def counted(emulator, check, members=2, **options):
+    """Network calls of one batch, and the ensemble."""
+    calls = []
+    for stage in emulator.stages:
+        for network in stage.networks():
+            network.register_forward_pre_hook(lambda *_: calls.append(1))
+    ensemble = emulator.sample(check, members, device="cpu", batch_size=members, **options)
+    return len(calls) // len(check.cases), ensemble
+
+
+@pytest.mark.parametrize("method", ["progressive", "ect", "sct", "scd", "meanflow"])
+def test_a_distilled_emulator_calls_the_network_as_often_as_it_says(teacher, tmp_path, method):
+    out = str(tmp_path / "student")
+    command = ["distill", str(teacher.folder), "--method", method, "--steps", "2", "-o", out, "--no-progress"]
+    assert main([*command, "--set", "train.steps=4"]) == 0
+    emulator = load(out)
+    check = emulator.check(*held_out(out))
+    assert emulator.sampler().steps == 2
+    calls, ensemble = counted(emulator, check)
+    assert calls == 2
+    assert float(ensemble.a.std("member").mean()) > 0
+    one = emulator.sample(check, [1], device="cpu", batch_size=1)
+    torch.testing.assert_close(
+        torch.from_numpy(one.a.values[0]), torch.from_numpy(ensemble.a.values[1]), rtol=0, atol=1e-4
+    )
+
+
+def test_a_one_step_emulator_is_trained_by_its_score(tmp_path):
+    made = toy(tmp_path, "crps")
+    train(made.experiment, progress=False)
+    emulator = load(made.folder)
+    check = emulator.check(*held_out(made.folder))
+    calls, ensemble = counted(emulator, check)
+    assert calls == 1
+    assert float(ensemble.a.std("member").mean()) > 0
+
+
+def student_of(teacher, method, tmp_path, *overrides):
+    experiment = distilled(teacher.folder, method, 2, str(tmp_path / "s"), overrides)
+    trained = load(teacher.folder).stage
+    return experiment, trained, FlowMapStage.of_teacher(experiment.stages[-1], trained).eval()
+
+
+@pytest.mark.parametrize("method", ["ect", "meanflow"])
+def test_a_student_starts_as_its_teacher(teacher, tmp_path, method):
+    experiment, trained, student = student_of(teacher, method, tmp_path)
+    batch = batch_of(experiment, teacher.build()[1], trained, 3)
+    learned = trained.learn(batch, torch.ones(3, dtype=torch.bool))
+    x, sigma = 3 * torch.randn(learned.y.shape, generator=torch.Generator().manual_seed(0)), torch.full((3,), 2.0)
+    with torch.no_grad():
+        answer = student.flow_map().average(x, sigma, sigma / 2, learned.context)
+        expected = trained.denoiser(x, sigma, learned.context)
+    torch.testing.assert_close(answer, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_progressive_rounds_halve_the_steps_and_end_at_the_students(teacher, tmp_path):
+    experiment, trained, student = student_of(teacher, "progressive", tmp_path)
+    grid, rounds = progressive_grid(trained, 2)
+    assert (len(grid) - 1, rounds) == (8, 2)
+    module = FlowMapModule(student, experiment.train.model_copy(update={"steps": 10}), trained)
+    seen = []
+    for step in range(10):
+        module.__dict__["global_step"] = step
+        type(module).global_step = property(lambda self: self.__dict__["global_step"])
+        seen.append(len(module.master()[1]) - 1)
+    del type(module).global_step
+    assert seen == [8] * 5 + [4] * 5
+    torch.testing.assert_close(torch.tensor(student.levels(student.settings.sampler)), torch.tensor(grid[::4]))
+
+
+def test_a_run_that_is_no_denoiser_is_not_distilled(tmp_path, teacher, capsys):
+    assert main(["distill", str(tmp_path), "-o", str(tmp_path / "x")]) == 2
+    assert "not a run folder" in capsys.readouterr().err
