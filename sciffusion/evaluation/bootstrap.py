@@ -6,12 +6,12 @@ cases: such an interval speaks of the sampling of space within these cases only,
 ten regions as well there is no interval, and the label gives the reason.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["LEAST_BLOCKS", "Resampling", "block_length"]
+__all__ = ["LEAST_BLOCKS", "Resampling", "block_length", "persistence"]
 
 LEAST_BLOCKS = 10
 Sums = Mapping[str, np.ndarray]
@@ -46,7 +46,7 @@ class Resampling:
         """Percentile interval (2,) of ``metric`` of the sums (case, region), which it gets as (resample,)."""
         if self.counts is None:
             return np.full(2, np.nan)
-        resampled = {name: np.einsum("bcr,cr->b", self.counts, value) for name, value in sums.items()}
+        resampled = _Resampled(self, sums)
         tail = (1 - level) / 2
         with np.errstate(invalid="ignore", divide="ignore"):
             values = metric(resampled)
@@ -62,25 +62,50 @@ class Resampling:
         return float(blocks.sum() ** 2 / (blocks**2).sum()) if blocks.any() else 0.0
 
 
-def block_length(series: np.ndarray) -> int:
-    """How many consecutive cases hang together: 1 + 2 sum of the autocorrelation up to its first zero, rounded up.
+class _Resampled(Mapping[str, np.ndarray]):
+    """Sums (case, region) as (resample,), each made when the metric asks for it."""
 
-    ``series`` (case, region): the autocorrelation is averaged over regions, since a mean over the whole domain hides
-    how long a situation lasts at one place.
+    def __init__(self, plan: Resampling, sums: Sums) -> None:
+        self.plan, self.sums = plan, sums
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        value, counts = self.sums[name], self.plan.counts
+        assert counts is not None
+        if self.plan.over_cases:
+            return np.asarray(counts[:, :, 0] @ value.sum(axis=1))
+        return np.asarray(counts[:, 0] @ value.sum(axis=0))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.sums)
+
+    def __len__(self) -> int:
+        return len(self.sums)
+
+
+def block_length(series: np.ndarray) -> int:
+    """How many consecutive cases hang together: ``persistence`` of ``series`` (case, region), rounded up."""
+    return int(np.ceil(persistence(series)))
+
+
+def persistence(series: np.ndarray) -> float:
+    """By how much cases that hang together raise the variance of their mean: 1 + 2 sum of the autocorrelation.
+
+    The sum ends at the first zero. ``series`` (case, region): the autocorrelation is averaged over regions, since a
+    mean over the whole domain hides how long a situation lasts at one place.
     """
     if len(series) < 3 or series.shape[1] == 0:
-        return 1
+        return 1.0
     anomaly = series - series.mean(axis=0)
     variance = (anomaly**2).mean()
     if not variance > 0:
-        return 1
+        return 1.0
     total = 1.0
     for lag in range(1, len(series) // 2 + 1):
         correlation = (anomaly[lag:] * anomaly[:-lag]).mean() / variance
         if correlation <= 0:
             break
         total += 2 * correlation
-    return int(np.ceil(total))
+    return float(total)
 
 
 def _time_counts(generator: np.random.Generator, cases: int, length: int, resamples: int) -> np.ndarray:

@@ -43,6 +43,13 @@ class Evaluation:
 
         return verdicts(self.scores)
 
+    @property
+    def faults(self) -> dict[str, list[str]]:
+        """Short names of the faults that the verdicts blame, by variable; empty for an ensemble that is cleared."""
+        from sciffusion.evaluation.verdict import faults
+
+        return faults(self.scores)
+
     def to_netcdf(self, path: str | Path) -> None:
         """Write all numbers; scores on training cases go into a group ``in_sample``, others into ``ensembles/NAME``."""
         target = Path(path)

@@ -10,18 +10,23 @@ import numpy as np
 from sciffusion.errors import SciffusionError
 from sciffusion.evaluation.calibration import BinnedSpread
 from sciffusion.evaluation.consistency import CoarseConsistency
+from sciffusion.evaluation.copies import Copies, Memorisation
 from sciffusion.evaluation.crps import Estimator
 from sciffusion.evaluation.distributions import Distribution
 from sciffusion.evaluation.domain import Domain
 from sciffusion.evaluation.exceedance import Exceedance, thresholds
 from sciffusion.evaluation.layout import Case, Field
 from sciffusion.evaluation.multivariate import Multivariate
+from sciffusion.evaluation.neighbours import Neighbours
 from sciffusion.evaluation.pointwise import Pointwise
+from sciffusion.evaluation.prerank import Extremes
 from sciffusion.evaluation.ranks import RankHistogram
 from sciffusion.evaluation.score import Pair, Score
+from sciffusion.evaluation.seams import Seams
 from sciffusion.evaluation.source import Source
 from sciffusion.evaluation.spectral import Spectral
 from sciffusion.evaluation.tally import Sums, Tally
+from sciffusion.evaluation.timing import Sketch
 
 __all__ = ["Coarse", "Key", "Marks", "Panel", "Progress"]
 
@@ -56,7 +61,8 @@ class Marks(NamedTuple):
 class Panel:
     """Sums of all scores per sample ("held-out", "IN-SAMPLE", ...), system and field.
 
-    The first of ``systems`` is the ensemble judged, the others are what it is compared with. ``marks`` holds what
+    The first of ``systems`` is the ensemble judged, the others are what it is compared with. ``memory`` holds the
+    training data of the fields that have some. ``marks`` holds what
     every field's counts are counted by, fixed before the first case so that tallies of processes merge.
     """
 
@@ -65,6 +71,7 @@ class Panel:
     domain: Domain
     coarse: Coarse | None = None
     estimator: Estimator = "fair"
+    memory: dict[str, Memorisation] = field(default_factory=dict)
     marks: dict[str, Marks] = field(default_factory=dict)
     members: dict[str, int] = field(default_factory=dict)
     tallies: dict[Key, Tally] = field(default_factory=dict)
@@ -113,7 +120,7 @@ class Panel:
 
     def emptied(self, marks: dict[str, Marks]) -> "Panel":
         """The same panel before its first case, with these marks."""
-        return Panel(self.systems, self.truth, self.domain, self.coarse, self.estimator, dict(marks))
+        return Panel(self.systems, self.truth, self.domain, self.coarse, self.estimator, self.memory, dict(marks))
 
     def merge(self, other: "Panel") -> "Panel":
         """The sums of both, which have judged different cases of the same data."""
@@ -167,6 +174,7 @@ class Panel:
     def scores(self, label: str, members: int) -> list[Score]:
         """The scores of one field."""
         weights, regions, marks = self.domain.weights, self.domain.regions, self.marks[label]
+        wraps = tuple(self.domain.grid.periodic)
         return [
             Pointwise(weights, regions, self.estimator),
             RankHistogram(weights, regions, members),
@@ -175,6 +183,12 @@ class Panel:
             Distribution(weights, marks.centre, marks.scale),
             Exceedance(weights, regions, marks.thresholds),
             Multivariate(weights, self.domain.grid.periodic, self.estimator),
+            Neighbours(weights, regions, wraps),
+            Seams(wraps),
+            Copies(),
+            Extremes(),
+            Sketch(weights),
+            *([self.memory[label]] if label in self.memory else []),
         ]
 
 

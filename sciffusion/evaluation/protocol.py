@@ -19,6 +19,7 @@ from sciffusion.evaluation.panel import Coarse, Panel, Progress
 from sciffusion.evaluation.results import Results
 from sciffusion.evaluation.source import Source
 from sciffusion.evaluation.state import load, save
+from sciffusion.evaluation.training_fields import memories
 from sciffusion.fields.coarsen import conservative
 from sciffusion.fields.grid import Grid
 from sciffusion.fields.roles import geometry_of, wraps_around
@@ -61,8 +62,9 @@ def evaluate(
     coarse
         The coarse input; every member is coarsened conservatively to its cells and compared with it.
     training
-        Data the model was trained on: cases with the same labels are scored apart, as IN-SAMPLE. Without it the
-        boolean coordinate ``training_case`` or ``in_sample`` of the ensemble tells.
+        Data the model was trained on: cases with the same labels are scored apart, as IN-SAMPLE, and members are
+        compared with its fields for memorisation. Without it the boolean coordinate ``training_case`` or
+        ``in_sample`` of the ensemble tells which cases were trained on.
     grid
         The grid, or the names of its dims, where coordinates do not tell. ``periodic`` names dims that wrap around.
     member
@@ -94,8 +96,9 @@ def evaluate(
     cells = grid if isinstance(grid, Grid) else _grid(first, layout.grid, periodic)
     systems = {name: Source.of(name, ds, layout, cells).in_units_of(reference) for name, ds in named.items()}
     truth = Source.of("the reference", reference, layout, cells, deterministic=True)
-    panel = Panel(systems, truth, Domain.of(cells, window), _coarse(coarse, layout, cells, reference), estimator)
     fields, cases = layout.fields(first, chosen), layout.case_list(first)
+    given, memory = _coarse(coarse, layout, cells, reference), memories(training, layout, cells, fields, reference)
+    panel = Panel(systems, truth, Domain.of(cells, window), given, estimator, memory)
     sample = _sampler(first, training, layout)
     panel = _run(panel, state, fields, cases, sample, progress or (lambda label, done, total: None))
     found = [

@@ -55,10 +55,16 @@ class Results:
 
     def dataset(self) -> xr.Dataset:
         """All scores of the sample."""
-        from sciffusion.evaluation import distribution_results, headline, multivariate_results, spectral_results
+        from sciffusion.evaluation import (
+            dependence_results,
+            distribution_results,
+            headline,
+            multivariate_results,
+            spectral_results,
+        )
 
         parts = [*headline.tables(self), *distribution_results.tables(self), *multivariate_results.tables(self)]
-        parts.append(spectral_results.spectral_scores(self))
+        parts += [spectral_results.spectral_scores(self), *dependence_results.tables(self)]
         return xr.merge(parts, combine_attrs="drop_conflicts").assign_attrs(self._attributes())
 
     def tally(self, system: str, field: str) -> Tally | None:

@@ -1,11 +1,12 @@
 """Spectra as a reader wants them: power, its ratio to the truth's with the truth's own error, and skill by scale."""
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 import xarray as xr
 
-from sciffusion.evaluation.bootstrap import block_length
+from sciffusion.evaluation.bootstrap import LEAST_BLOCKS, block_length
 from sciffusion.evaluation.spectral import KINDS, Spectral
 
 if TYPE_CHECKING:
@@ -55,7 +56,44 @@ def spectral_scores(results: "Results") -> xr.Dataset:
         ds[f"power_{kind}"] = (("system", "variable", "band", "wavenumber"), power, {"long_name": TEXTS[kind]})
     bins = {kind: _by_case(results, f"bins_{kind}", (len(basis.bands), len(edges) - 1)) for kind in KINDS}
     ds = ds.assign(_ratios(bins)).assign(truth_standard_error=_truth_error(results, edges))
-    return ds.assign(_scale_error(results, edges)).assign(ralsd=_log_distance(ds["spectral_ratio"]))
+    ds = ds.assign(_scale_error(results, edges))
+    return ds.assign(_paired_errors(results, ds)).assign(ralsd=_log_distance(ds["spectral_ratio"]))
+
+
+def _paired_errors(results: "Results", ds: xr.Dataset) -> dict[str, xr.DataArray]:
+    """Relative standard errors of ratios, from the scatter between cases; from the modes where cases are few.
+
+    Numerator and denominator are of the same cases, so what both have in common cancels.
+    """
+    shape = (ds.sizes["band"], ds.sizes["scale"])
+    many = ds["independent_cases"] >= LEAST_BLOCKS
+    errors = {}
+    for name, (above, below), root, few in (
+        (
+            "spectral_ratio",
+            ("members", "truth"),
+            1.0,
+            np.fmax(ds["truth_standard_error"], 2 * ds["scale_standard_error"]),
+        ),
+        ("spread_skill_by_scale", ("variance", "error"), 0.5, ds["scale_standard_error"]),
+    ):
+        scatter = root * results.table(partial(_scatter, results, f"bins_{above}", f"bins_{below}"), shape)
+        text = f"relative standard error of {name}: scatter of cases, or number of modes under {LEAST_BLOCKS} cases"
+        paired = xr.DataArray(scatter, dims=("system", "variable", "band", "scale"))
+        errors[f"{name}_error"] = paired.where(many, few).assign_attrs(long_name=text, units="1")
+    return errors
+
+
+def _scatter(results: "Results", above: str, below: str, system: str, field: str) -> np.ndarray | None:
+    """Relative standard error of a ratio of sums over cases (Cochran 1977, equation 6.9)."""
+    tally = results.tally(system, field)
+    if tally is None or len(tally.cases) < LEAST_CASES:
+        return None
+    x, y = tally.stacked(above), tally.stacked(below)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        residual = x - x.sum(axis=0) / y.sum(axis=0) * y
+        total = (residual**2).sum(axis=0) * results.lengths[field] * len(x) / (len(x) - 1)
+        return np.asarray(np.sqrt(total) / x.sum(axis=0))
 
 
 def _log_distance(ratio: xr.DataArray) -> xr.DataArray:

@@ -82,7 +82,7 @@ FORGERIES = {
     "spread x 1.25": (lambda m: m.mean("member") + 1.25 * (m - m.mean("member")), "Over-dispersive"),
     "biased": (lambda m: m + 0.5, "too high"),
     "blurred": (lambda m: (m + m.roll(lon=1) + m.roll(lon=-1)) / 3, "too little power"),
-    "no correlation": (lambda m: scrambled(m), "too much power"),
+    "no correlation": (lambda m: scrambled(m), "No spatial pattern of their own"),
 }
 
 

@@ -1,0 +1,114 @@
+"""Seams: are steps at regular borders, such as those of tiles, larger than elsewhere?
+
+The step at a border is the difference across it less the mean of those one cell before and behind, averaged over
+segments of four cells along the border: gradients cancel, detail averages out, a seam stays. For every case and border:
+squared steps of the members less those of the truth. Each border is set against four near ones, and every comb of
+equidistant borders against the others; Student's t over the cases, corrected for the number of combs. Members
+exchangeable with the truth have no excess on average at any border, so coasts, mountains and coarse cells are no seams.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from scipy import special
+
+from sciffusion.evaluation.bootstrap import persistence
+from sciffusion.evaluation.score import Pair
+from sciffusion.evaluation.tally import Sums
+
+__all__ = ["Seam", "Seams", "comb"]
+
+LEAST_PERIOD = 4
+LEAST_CASES = 3
+NEAR = (-3, -2, 2, 3)
+SEGMENT = 4  # cells along a border
+
+
+class Seam(NamedTuple):
+    """The comb that stands out most: ``period`` and ``offset`` in cells, ``ratio`` of its squared differences to what
+    they should be, and ``p``, the chance of such a comb where there is no seam.
+    """
+
+    period: int
+    offset: int
+    ratio: float
+    p: float
+
+
+@dataclass(frozen=True)
+class Seams:
+    """By case, sums of squared steps at every border of each axis, (border,); borders at open ends are left out."""
+
+    periodic: tuple[bool, ...]
+
+    def measure(self, pair: Pair) -> Sums:
+        """Sums of one case."""
+        valid = pair.valid & np.logical_and.reduce([np.isfinite(member) for member in pair.members])
+        sums = {}
+        for axis, wraps in enumerate(self.periodic):
+            if valid.shape[axis] < 4 * LEAST_PERIOD:
+                continue
+            sums[f"seam_truth_{axis}"] = _squared_steps(pair.truth, valid, axis, wraps)
+            parts = [_squared_steps(member, valid, axis, wraps) for member in pair.members]
+            sums[f"seam_members_{axis}"] = np.mean(parts, axis=0)
+        return Sums(by_case=sums)
+
+
+def _squared_steps(field: np.ndarray, valid: np.ndarray, axis: int, wraps: bool) -> np.ndarray:
+    """Sum over segments of the squared mean step, (border,); segments with a masked cell count nothing."""
+    rows = np.moveaxis(np.where(valid, field, np.nan).astype(np.float64), axis, 0)
+    rows = rows.reshape(len(rows), -1)
+    if wraps:
+        rows = np.concatenate([rows[-1:], rows, rows[:2]])
+    difference = np.diff(rows, axis=0)
+    step = difference[1:-1] - (difference[:-2] + difference[2:]) / 2
+    count = step.shape[1] // SEGMENT * SEGMENT
+    mean = step[:, :count].reshape(len(step), -1, SEGMENT).mean(axis=2)
+    return np.asarray(np.nansum(mean**2, axis=1))
+
+
+def comb(members: np.ndarray, truth: np.ndarray, wraps: bool) -> Seam | None:
+    """The most conspicuous comb of borders, from sums of squared differences (case, border).
+
+    None with fewer than three cases, or where a border has no step at all.
+    """
+    cases, n = members.shape
+    total, real = members.sum(axis=0), truth.sum(axis=0)
+    if cases < LEAST_CASES or not (np.minimum(total, real) > 0).all():
+        return None
+    first = 1 if wraps else 2  # the cell behind the first border
+    contrast = _contrast((members - truth) / ((total + real) / (2 * cases)), wraps)
+    log_ratio = _contrast(np.log(total / real)[None], wraps)
+    length, cells = persistence(contrast), n if wraps else n + 3
+    periods = range(LEAST_PERIOD, cells // 2 + 1)
+    found = [_best_offset(contrast, log_ratio, period, first, length) for period in periods]
+    best = min(found, key=lambda seam: seam.p, default=None)
+    return None if best is None else best._replace(p=min(1.0, best.p * sum(periods)))
+
+
+def _contrast(excess: np.ndarray, wraps: bool) -> np.ndarray:
+    """Each border (case, border) less the mean of its four nearest."""
+    n = excess.shape[1]
+    index = np.arange(n)[:, None] + np.array(NEAR)
+    inside = np.ones(index.shape, bool) if wraps else (index >= 0) & (index < n)
+    near = np.where(inside, excess[:, index % n], 0).sum(axis=2) / inside.sum(axis=1)
+    return np.asarray(excess - near)
+
+
+def _best_offset(contrast: np.ndarray, log_ratio: np.ndarray, period: int, first: int, length: float) -> Seam:
+    """Student's t over cases of one comb per offset, against all other borders."""
+    cases = len(contrast)
+    excess, ratio = _of_comb(contrast, period, first), _of_comb(log_ratio, period, first)[0]
+    error = excess.std(axis=0, ddof=1) * np.sqrt(length / cases)
+    t = np.divide(excess.mean(axis=0), error, out=np.zeros(period), where=error > 0)
+    best = int(np.argmax(t))
+    return Seam(period, best, float(np.exp(ratio[best])), float(special.stdtr(max(cases / length - 1, 1), -t[best])))
+
+
+def _of_comb(values: np.ndarray, period: int, first: int) -> np.ndarray:
+    """Mean of ``values`` (case, border) on the comb of every offset, less the mean elsewhere, (case, offset)."""
+    cases, n = values.shape
+    size = np.bincount((np.arange(n) + first) % period, minlength=period)
+    total = np.pad(values, ((0, 0), (first, -(n + first) % period))).reshape(cases, -1, period).sum(axis=1)
+    return np.asarray(total / np.maximum(size, 1) - (values.sum(axis=1, keepdims=True) - total) / (n - size))
