@@ -1,57 +1,76 @@
 """Does a cell with twice the spread err twice as much? Spread against skill in bins of the spread.
 
-Bins are 32 to an octave of the spread, the same for every data set, so that tallies merge; the result gathers
+Bins are 16 to an octave of the spread, the same for every data set, so that tallies merge; the result gathers
 them into a few of equal area (Leutbecher & Palmer 2008, doi:10.1016/j.jcp.2007.02.014, section 4).
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
+from sciffusion.evaluation.cells import Cells
 from sciffusion.evaluation.score import Pair
-from sciffusion.evaluation.tally import Sums, Tally
+from sciffusion.evaluation.tally import Sums
 
-__all__ = ["BinnedSpread"]
+__all__ = ["SPREAD_SUMS", "BinnedSpread", "curves", "spread_sums"]
 
-OCTAVES = 60  # spreads from 2^-60 to 2^60 units; smaller and larger ones fall in the outermost bins
-PER_OCTAVE = 32
+PER_OCTAVE = 16
+OCTAVES = (-10, 6)  # bins from 2^-10 to 2^6 of the scale; smaller and larger spreads fall in the outermost bins
+BINS = (OCTAVES[1] - OCTAVES[0]) * PER_OCTAVE
+NAMES = ("area", "variance", "squared_error")
+SPREAD_SUMS = tuple(f"spread_bin_{name}" for name in NAMES)
 
 
 @dataclass(frozen=True)
 class BinnedSpread:
-    """Sums of area, corrected variance and squared error of the mean, per bin of the spread."""
+    """Sums of area, corrected variance and squared error of the mean, per bin of the spread over ``scale``."""
 
     weights: np.ndarray
+    scale: float = 1.0
 
     def measure(self, pair: Pair) -> Sums:
-        """Sums (bin,) of one case, kept in total."""
-        error, variance, count = pair.moments
-        use = pair.valid & np.isfinite(variance)
-        corrected = variance[use] * (count[use] + 1) / count[use]
-        index = _bin(corrected)
-        size = 2 * OCTAVES * PER_OCTAVE
-        values = {"area": np.ones_like(corrected), "variance": corrected, "squared_error": error[use] ** 2}
-        total = {f"spread_{n}": np.bincount(index, v * self.weights[use], minlength=size) for n, v in values.items()}
-        return Sums(total=total)
-
-    @staticmethod
-    def curve(tally: Tally, bins: int = 12) -> tuple[np.ndarray, np.ndarray]:
-        """Spread and RMSE of the mean (bin,) in ``bins`` classes of nearly equal area, rising; NaN for empty ones."""
-        area = tally.total["spread_area"]
-        if not area.sum() > 0:
-            return np.full(bins, np.nan), np.full(bins, np.nan)
-        middle = (np.cumsum(area) - area / 2) / area.sum()
-        group = np.minimum((middle * bins).astype(int), bins - 1)
+        """Sums (bin,) of one case."""
+        error, variance, count = (np.where(pair.valid, moment, np.nan).reshape(-1) for moment in pair.moments)
+        weights = self.weights.reshape(-1)
+        index, values = _binned(error, variance, count, self.scale)
+        use = index >= 0
         sums = {
-            n: np.bincount(group, tally.total[f"spread_{n}"], minlength=bins)
-            for n in ("area", "variance", "squared_error")
+            f"spread_bin_{n}": np.bincount(index[use], (v * weights)[use], minlength=BINS) for n, v in values.items()
         }
-        with np.errstate(invalid="ignore"):
-            return np.sqrt(sums["variance"] / sums["area"]), np.sqrt(sums["squared_error"] / sums["area"])
+        return Sums(by_case=sums)
 
 
-def _bin(variance: np.ndarray) -> np.ndarray:
-    with np.errstate(divide="ignore"):
-        octave = 0.5 * np.log2(variance)
-    last = 2 * OCTAVES * PER_OCTAVE - 1
-    return np.asarray(np.clip(np.floor(octave * PER_OCTAVE) + OCTAVES * PER_OCTAVE, 0, last).astype(int))
+def spread_sums(cells: Cells, scale: float) -> dict[str, np.ndarray]:
+    """The same sums (*kept, bin) of a block of cells."""
+    index, values = _binned(*cells.moments, scale)
+    return {f"spread_bin_{name}": cells.counts(index, BINS, value) for name, value in values.items()}
+
+
+def curves(sums: Mapping[str, np.ndarray], bins: int) -> np.ndarray:
+    """Spread and RMSE of the mean (..., class, 2) in ``bins`` classes of nearly equal area, rising; NaN for empty ones.
+
+    ``sums`` are (..., bin). The classes are those of the sums at hand.
+    """
+    area = sums["spread_bin_area"]
+    whole = area.sum(axis=-1, keepdims=True)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        middle = np.nan_to_num((np.cumsum(area, axis=-1) - area / 2) / whole)
+        group = np.minimum((middle * bins).astype(int), bins - 1)
+        belongs = group[..., None] == np.arange(bins)
+        gathered = {name: (sums[f"spread_bin_{name}"][..., None] * belongs).sum(axis=-2) for name in NAMES}
+        means = [gathered[name] / gathered["area"] for name in ("variance", "squared_error")]
+        return np.asarray(np.sqrt(np.stack(means, axis=-1)))
+
+
+def _binned(
+    error: np.ndarray, variance: np.ndarray, count: np.ndarray, scale: float
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Bin of every cell, -1 where there is no spread or no error, and what is summed there."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        corrected = variance * (count + 1) / count
+        octave = 0.5 * np.log2(corrected) - np.log2(scale) - OCTAVES[0]
+    use = np.isfinite(corrected) & np.isfinite(error)
+    index = np.clip(np.floor(np.where(use, octave, 0) * PER_OCTAVE), 0, BINS - 1).astype(int)
+    values = dict(zip(NAMES, (np.ones_like(error), corrected, error**2), strict=True))
+    return np.where(use, index, -1), values

@@ -18,61 +18,87 @@ from typing import Literal, get_args
 import numpy as np
 
 from sciffusion.errors import SciffusionError
+from sciffusion.evaluation.backend import NUMPY, Array, Backend
+from sciffusion.evaluation.spool import Members, columns
 
-__all__ = ["ESTIMATORS", "Estimator", "cell_blocks", "crps", "threshold_weighted_crps"]
+__all__ = [
+    "ESTIMATORS",
+    "Estimator",
+    "cell_blocks",
+    "check_estimator",
+    "crps",
+    "pair_mean",
+    "sorted_sums",
+    "threshold_weighted_crps",
+]
 
 Estimator = Literal["fair", "standard", "almost fair"]
 ESTIMATORS: tuple[Estimator, ...] = get_args(Estimator)
-BLOCK_VALUES = 1 << 18  # values sorted at a time: fits the second-level cache
 
 
-def crps(members: np.ndarray, truth: np.ndarray, estimator: Estimator = "fair", *, alpha: float = 0.95) -> np.ndarray:
+def crps(
+    members: Members,
+    truth: np.ndarray,
+    estimator: Estimator = "fair",
+    *,
+    alpha: float = 0.95,
+    backend: Backend = NUMPY,
+) -> np.ndarray:
     """Score every cell: ``members`` (member, *grid), ``truth`` (*grid) -> float64 (*grid), in the units of the truth.
 
     A NaN member is left out of its cell. The answer is NaN where the truth is, where no member is left, and, for the
     fair estimators, where fewer than two are. ``alpha`` is the fair share of the almost fair score.
     """
-    if estimator not in ESTIMATORS:
-        raise SciffusionError(f"no CRPS estimator is called {estimator!r}", f"use one of {', '.join(ESTIMATORS)}")
-    flat, y = members.reshape(len(members), -1), truth.reshape(-1)
-    score = np.empty(y.size)
-    for cells in cell_blocks(y.size, len(members)):
-        score[cells] = _score(flat[:, cells], y[cells], estimator, alpha)
+    check_estimator(estimator)
+    fair_share = {"fair": 1.0, "standard": 0.0, "almost fair": alpha}[estimator]
+    y, score = truth.reshape(-1), np.empty(truth.size)
+    for cells in cell_blocks(y.size, len(members), backend):
+        rows = backend.rows_sorted(backend.array(columns(members, cells)) - backend.array(y[cells]))
+        error, spread, m = sorted_sums(rows, backend)
+        score[cells] = backend.host(_combined(error, spread, m, fair_share))
     return score.reshape(truth.shape)
 
 
 def threshold_weighted_crps(
-    members: np.ndarray, truth: np.ndarray, threshold: float, *, upper: bool = True
+    members: np.ndarray, truth: np.ndarray, threshold: float, *, upper: bool = True, backend: Backend = NUMPY
 ) -> np.ndarray:
     """Fair CRPS of one side of a threshold only, by the chaining v(x) = max(x, t) (Gneiting & Ranjan 2011)."""
     clip = np.maximum if upper else np.minimum
-    return crps(clip(members, threshold), clip(truth, threshold))
+    return crps(clip(members, threshold), clip(truth, threshold), backend=backend)
 
 
-def cell_blocks(cells: int, members: int) -> Iterator[slice]:
-    """Slices of cells that hold about ``BLOCK_VALUES`` values of all members together."""
-    step = max(1, BLOCK_VALUES // max(members, 1))
+def check_estimator(estimator: str) -> None:
+    """Raise SciffusionError unless there is such an estimator."""
+    if estimator not in ESTIMATORS:
+        raise SciffusionError(f"no CRPS estimator is called {estimator!r}", f"use one of {', '.join(ESTIMATORS)}")
+
+
+def cell_blocks(cells: int, members: int, backend: Backend = NUMPY) -> Iterator[slice]:
+    """Slices of cells that hold about ``backend.values`` values of all members together."""
+    step = max(1, backend.values // max(members, 1))
     return (slice(start, min(start + step, cells)) for start in range(0, cells, step))
 
 
-def _score(x: np.ndarray, y: np.ndarray, estimator: Estimator, alpha: float) -> np.ndarray:
-    d = np.ascontiguousarray((x - y).T)
-    d.sort(axis=1)  # NaN sorts last
-    error, spread, m = _sums(d)
-    fair_share = {"fair": 1.0, "standard": 0.0, "almost fair": alpha}[estimator]
+def _combined(error: Array, spread: Array, m: Array, fair_share: float) -> Array:
     with np.errstate(invalid="ignore", divide="ignore"):
         score = error / m - (1 - fair_share) * spread / m**2
-        return np.asarray(score - fair_share * spread / (m * (m - 1)) if fair_share else score)
+        return score - fair_share * pair_mean(spread, m) if fair_share else score
 
 
-def _sums(d: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Sum of |d|, B of (1), and m, of the sorted deviations (cell, member)."""
-    size = d.shape[1]
-    rank = np.arange(1.0, size + 1)
-    if not np.isnan(d[:, -1]).any():
-        m = np.full(len(d), float(size))
-        return np.abs(d).sum(axis=1, dtype=np.float64), d @ (2 * rank - size - 1), m
-    missing = np.isnan(d)
-    m = size - missing.sum(axis=1, dtype=np.float64)
-    d = np.where(missing, 0, d)
-    return np.abs(d).sum(axis=1, dtype=np.float64), 2 * (d @ rank) - (m + 1) * d.sum(axis=1, dtype=np.float64), m
+def pair_mean(spread: Array, m: Array) -> Array:
+    """Half the mean distance of two different members; NaN (0/0) where there are not two."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return spread / (m * (m - 1))
+
+
+def sorted_sums(d: Array, backend: Backend) -> tuple[Array, Array, Array]:
+    """Sum of |d|, B of (1), and m, of deviations (cell, member) that are sorted, NaN last."""
+    xp, size = backend.xp, d.shape[1]
+    rank = backend.array(np.arange(1.0, size + 1))
+    if not bool(xp.isnan(d[:, -1]).any()):
+        m = xp.full_like(d[:, 0], float(size), dtype=backend.float64)
+        return abs(d).sum(axis=1, dtype=backend.float64), backend.double(d) @ (2 * rank - size - 1), m
+    missing = xp.isnan(d)
+    m = size - missing.sum(axis=1, dtype=backend.float64)
+    d = backend.double(xp.where(missing, 0, d))
+    return abs(d).sum(axis=1), 2 * (d @ rank) - (m + 1) * d.sum(axis=1), m

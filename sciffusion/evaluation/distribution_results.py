@@ -6,11 +6,12 @@ import numpy as np
 import xarray as xr
 
 from sciffusion.evaluation.bootstrap import LEAST_BLOCKS
-from sciffusion.evaluation.calibration import BinnedSpread
+from sciffusion.evaluation.calibration import SPREAD_SUMS, curves
 from sciffusion.evaluation.distributions import LEVELS, Distribution, kolmogorov_smirnov, wasserstein
 from sciffusion.evaluation.exceedance import QUANTILES, ratio
 from sciffusion.evaluation.panel import Marks
 from sciffusion.evaluation.results import BOUNDS, Results
+from sciffusion.evaluation.tally import Tally
 
 __all__ = ["tables"]
 
@@ -61,7 +62,11 @@ def _binned(results: Results) -> xr.Dataset:
 
 def _curve(results: Results, system: str, field: str) -> np.ndarray | None:
     tally = results.tally(system, field)
-    return None if tally is None else np.stack(BinnedSpread.curve(tally, SPREAD_BINS))
+    return None if tally is None else curves(_spread_sums(tally), SPREAD_BINS).T
+
+
+def _spread_sums(tally: Tally) -> dict[str, np.ndarray]:
+    return {name: tally.stacked(name).sum(axis=0) for name in SPREAD_SUMS}
 
 
 def _distribution(results: Results, field: str) -> Distribution:

@@ -4,6 +4,7 @@ Values are counted in fixed bins, equal steps of asinh((x - centre) / scale): 1/
 half a per cent of the distance from it in the tails. Counting is additive and one pass, and no tail is cut off.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,9 +38,8 @@ class Distribution:
         valid = pair.valid
         members = np.sum([self._count(member, valid & np.isfinite(member)) for member in pair.members], axis=0)
         counts = {"values_members": members / len(pair.members), "values_truth": self._count(pair.truth, valid)}
-        return Sums(
-            total=counts, maximum=_extremes(pair.members, valid, "members") | _extremes(pair.truth, valid, "truth")
-        )
+        extremes = _extremes(pair.members, valid, "members") | _extremes([pair.truth], valid, "truth")
+        return Sums(total=counts, maximum=extremes)
 
     def _count(self, field: np.ndarray, valid: np.ndarray) -> np.ndarray:
         steps = round(REACH / STEP)
@@ -82,6 +82,7 @@ def _cumulative(counts: np.ndarray) -> np.ndarray:
     return np.asarray(np.cumsum(counts) / counts.sum())
 
 
-def _extremes(field: np.ndarray, valid: np.ndarray, name: str) -> dict[str, np.ndarray]:
-    values = field[..., valid]
-    return {f"highest_{name}": np.asarray(np.nanmax(values)), f"minus_lowest_{name}": -np.asarray(np.nanmin(values))}
+def _extremes(fields: Iterable[np.ndarray], valid: np.ndarray, name: str) -> dict[str, np.ndarray]:
+    ends = [(np.nanmax(field[valid]), np.nanmin(field[valid])) for field in fields if np.isfinite(field[valid]).any()]
+    highest, lowest = np.array(ends).T
+    return {f"highest_{name}": np.asarray(highest.max()), f"minus_lowest_{name}": -np.asarray(lowest.min())}

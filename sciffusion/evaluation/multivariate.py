@@ -15,11 +15,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sciffusion.evaluation.crps import Estimator, crps
+from sciffusion.evaluation.backend import NUMPY, Array, Backend
+from sciffusion.evaluation.crps import Estimator, cell_blocks, crps
 from sciffusion.evaluation.score import Pair
+from sciffusion.evaluation.spool import Members, Spool, columns
 from sciffusion.evaluation.tally import Sums
 
-__all__ = ["POOLS", "Multivariate", "energy_score", "pooled", "variogram_score"]
+__all__ = ["LAGS", "POOLS", "Multivariate", "energy_score", "pooled", "pooled_crps", "variogram_score"]
 
 POOLS = (2, 4, 8)  # cells along each axis of a block
 LAGS = (1, 2, 4)  # cells along each axis between the two of a pair
@@ -36,62 +38,97 @@ class Multivariate:
 
     def measure(self, pair: Pair) -> Sums:
         """Sums of one case. Cells that any member lacks are left out."""
-        valid = pair.valid & np.logical_and.reduce([np.isfinite(member) for member in pair.members])
-        weights = self.weights * valid
-        deviations = np.where(valid, pair.members - pair.truth, 0).astype(np.float64)
-        by_case = {"energy_score": np.asarray(energy_score(deviations, weights))}
-        by_case["variogram_score"] = np.asarray(variogram_score(pair, valid, self.weights, self.periodic))
-        pools = [self._pooled(pair, weights, size) for size in POOLS]
-        by_case["pooled_crps"], by_case["pooled_weight"] = (np.array(column) for column in zip(*pools, strict=True))
-        return Sums(by_case=by_case)
-
-    def _pooled(self, pair: Pair, weights: np.ndarray, size: int) -> tuple[float, float]:
-        if min(weights.shape) < size:
-            return 0.0, 0.0
-        area = pooled(weights, size)
-        use = area > 0
-        with np.errstate(invalid="ignore", divide="ignore"):
-            members = np.stack([pooled(np.where(weights > 0, m, 0) * weights, size) / area for m in pair.members])
-            truth = pooled(np.where(weights > 0, pair.truth, 0) * weights, size) / area
-        single = len(members) == 1
-        score = np.abs(members[0] - truth) if single else crps(members, truth, self.estimator)
-        return float((score * area)[use].sum()), float(area[use].sum())
+        weights = self.weights * pair.complete
+        energy = energy_score(pair.members, pair.truth, weights, pair.backend)
+        variogram = variogram_score(pair.members, pair.truth, weights, self.periodic)
+        pools = [pooled_crps(pair, weights, size, self.estimator) for size in POOLS]
+        score, weight = (np.array(column) for column in zip(*pools, strict=True))
+        whole = {"energy_score": np.asarray(energy), "variogram_score": np.asarray(variogram)}
+        return Sums(by_case=whole | {"pooled_crps": score, "pooled_weight": weight})
 
 
-def energy_score(deviations: np.ndarray, weights: np.ndarray) -> float:
-    """Fair energy score of one field; ``deviations`` (member, *grid) are members minus truth, ``weights`` (*grid).
+def energy_score(members: Members, truth: np.ndarray, weights: np.ndarray, backend: Backend = NUMPY) -> float:
+    """Fair energy score of one field: ``members`` (member, *grid), ``truth`` and ``weights`` (*grid), float64.
 
-    Distances between members come from the Gram matrix of deviations from their mean, in float64: centred, so that
-    neither a large mean nor a common error costs digits. One member gives the distance to the truth alone.
+    Cells without weight may hold anything. Distances between members come from the Gram matrix of deviations from
+    their mean, summed over blocks of cells: centred, so that neither a large mean nor a common error costs digits. One
+    member gives the distance to the truth alone, no weight NaN.
     """
-    m, total = len(deviations), weights.sum()
-    rows = (deviations * np.sqrt(weights / total)).reshape(m, -1)
-    error = np.sqrt((rows**2).sum(axis=1)).mean()
+    if not weights.sum() > 0:
+        return float("nan")
+    m, y, scale = len(members), truth.reshape(-1), np.sqrt(weights / weights.sum()).reshape(-1)
+    length, gram = np.zeros(m), np.zeros((m, m))
+    for cells in cell_blocks(y.size, m, backend):
+        d = backend.double(backend.array(columns(members, cells))) - backend.double(backend.array(y[cells]))
+        one, two = _products(d, backend.array(scale[cells]), backend)
+        length += backend.host(one)
+        gram += backend.host(two)
+    error = np.sqrt(length).mean()
     if m == 1:
         return float(error)
-    centred = rows - rows.mean(axis=0)
-    gram = centred @ centred.T
-    length = np.diag(gram)
-    distance = np.sqrt(np.maximum(length[:, None] + length[None, :] - 2 * gram, 0))
+    square = np.diag(gram)
+    distance = np.sqrt(np.maximum(square[:, None] + square[None, :] - 2 * gram, 0))
     np.fill_diagonal(distance, 0)
     return float(error - distance.sum() / (2 * m * (m - 1)))
 
 
-def variogram_score(pair: Pair, valid: np.ndarray, weights: np.ndarray, periodic: tuple[bool, ...]) -> float:
-    """Mean over pairs at ``LAGS`` along every axis, each lag counting the same; weighted by the product of areas."""
+def _products(d: Array, scale: Array, backend: Backend) -> tuple[Array, Array]:
+    """Squared lengths (m,) of deviations (member, cell), and the Gram matrix of deviations from their mean."""
+    rows = backend.xp.where(scale > 0, d, 0.0) * scale
+    length = backend.xp.einsum("ij,ij->i", rows, rows)
+    rows = rows - rows.mean(axis=0)
+    return length, rows @ rows.T
+
+
+def variogram_score(
+    members: Members, truth: np.ndarray, weights: np.ndarray, periodic: tuple[bool, ...], order: float = ORDER
+) -> float:
+    """Mean over pairs at ``LAGS`` along every axis, each lag counting the same; weighted by the product of areas.
+
+    ``members`` (member, *grid) are taken one at a time; cells without weight may hold anything.
+    """
     found = []
-    for axis, lag in _lags(valid.shape):
-        both, share = _pairs(valid, axis, lag, periodic[axis]), _pairs(weights, axis, lag, periodic[axis])
-        use = both[0] & both[1]
-        truth = _difference(pair.truth, axis, lag, periodic[axis])[use]
-        members = np.stack([_difference(member, axis, lag, periodic[axis])[use] for member in pair.members])
-        score = (truth - members.mean(axis=0, dtype=np.float64)) ** 2
-        if len(members) > 1:
-            score = score - members.var(axis=0, ddof=1, dtype=np.float64) / len(members)
-        area = (share[0] * share[1])[use]
+    for axis, lag in _lags(weights.shape):
+        first, second = _pairs(weights, axis, lag, periodic[axis])
+        area = first * second
         if area.sum() > 0:
+            score = _variogram(members, truth, area, axis, lag, periodic[axis], order)
             found.append((score * area).sum() / area.sum())
     return float(np.mean(found)) if found else float("nan")
+
+
+def _variogram(
+    members: Members, truth: np.ndarray, area: np.ndarray, axis: int, lag: int, wraps: bool, order: float
+) -> np.ndarray:
+    """Score of every pair, 0 where there is no area."""
+    use, m = area > 0, len(members)
+    target = _difference(truth, axis, lag, wraps, order)
+    total, square = np.zeros(area.shape), np.zeros(area.shape)
+    for member in members:
+        d = np.where(use, _difference(member, axis, lag, wraps, order) - target, 0)
+        total += d
+        square += d * d
+    mean = total / m
+    if m == 1:
+        return np.asarray(mean**2)
+    return np.asarray(mean**2 - np.maximum(square - m * mean**2, 0) / (m * (m - 1)))
+
+
+def pooled_crps(pair: Pair, weights: np.ndarray, size: int, estimator: Estimator = "fair") -> tuple[float, float]:
+    """Sum over blocks of ``size`` cells along each axis of area times CRPS of the block's mean, and sum of area."""
+    if min(weights.shape) < size:
+        return 0.0, 0.0
+    area, seen = pooled(weights, size), weights > 0
+    use = area > 0
+
+    def mean(values: np.ndarray) -> np.ndarray:
+        return np.asarray(pooled(np.where(seen, values, 0) * weights, size)[use] / area[use])
+
+    truth, blocks = mean(pair.truth), (mean(member) for member in pair.members)
+    members = Spool(blocks) if isinstance(pair.members, Spool) else np.stack(list(blocks))
+    single = len(members) == 1
+    score = np.abs(members[0] - truth) if single else crps(members, truth, estimator, backend=pair.backend)
+    return float((score * area[use]).sum()), float(area[use].sum())
 
 
 def pooled(values: np.ndarray, size: int) -> np.ndarray:
@@ -116,6 +153,6 @@ def _pairs(values: np.ndarray, axis: int, lag: int, wraps: bool) -> tuple[np.nda
     return np.take(values, range(n - lag), axis), np.take(values, range(lag, n), axis)
 
 
-def _difference(field: np.ndarray, axis: int, lag: int, wraps: bool) -> np.ndarray:
-    first, second = _pairs(field, axis, lag, wraps)
-    return np.asarray(np.abs(first - second) ** ORDER)
+def _difference(field: np.ndarray, axis: int, lag: int, wraps: bool, order: float) -> np.ndarray:
+    first, second = _pairs(np.asarray(field, dtype=np.float64), axis, lag, wraps)
+    return np.asarray(np.abs(first - second) ** order)

@@ -178,7 +178,7 @@ class Panel:
         return [
             Pointwise(weights, regions, self.estimator),
             RankHistogram(weights, regions, members),
-            BinnedSpread(weights),
+            BinnedSpread(weights, marks.scale),
             Spectral(self.domain.basis),
             Distribution(weights, marks.centre, marks.scale),
             Exceedance(weights, regions, marks.thresholds),

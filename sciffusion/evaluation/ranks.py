@@ -9,10 +9,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sciffusion.evaluation.backend import NUMPY, Array, Backend
+from sciffusion.evaluation.crps import cell_blocks
 from sciffusion.evaluation.score import Pair
+from sciffusion.evaluation.spool import Members, columns
 from sciffusion.evaluation.tally import Sums
 
-__all__ = ["RankHistogram", "ranks"]
+__all__ = ["MOST_BINS", "RankHistogram", "flatness", "rank_bins", "rank_counts", "scrambled", "uniform"]
 
 MOST_BINS = 101
 
@@ -32,24 +35,100 @@ class RankHistogram:
 
     def measure(self, pair: Pair) -> Sums:
         """Sums (bin, region) of the area of cells."""
-        position = ranks(pair)
-        column = np.minimum((position * self.bins).astype(int), self.bins - 1)
-        count = int(self.regions.max()) + 1
-        index = (column * count + self.regions)[pair.valid]
-        area = np.bincount(index, self.weights[pair.valid], minlength=self.bins * count)
-        return Sums(by_case={"ranks": area.reshape(self.bins, count)})
+        valid, regions = pair.valid.reshape(-1), int(self.regions.max()) + 1
+        column = rank_bins(pair.members, pair.truth.reshape(-1), self.bins, pair.seed, backend=pair.backend)
+        index = (column * regions + self.regions.reshape(-1))[valid]
+        area = np.bincount(index, self.weights.reshape(-1)[valid], minlength=self.bins * regions)
+        return Sums(by_case={"ranks": area.reshape(self.bins, regions)})
 
 
-def ranks(pair: Pair) -> np.ndarray:
-    """Position of the truth in [0, 1) among the members, uniform if they are exchangeable with it; float64 (*grid).
+def rank_bins(
+    members: Members,
+    truth: np.ndarray,
+    bins: int,
+    seed: int = 0,
+    index: np.ndarray | None = None,
+    backend: Backend = NUMPY,
+) -> np.ndarray:
+    """Bin of the truth (cell,) among the members (member, ...), 0 to bins - 1; -1 where truth or members are missing.
 
-    With ``b`` members below and ``e`` equal among ``m``: (b + U{0..e} + U[0, 1)) / (m + 1).
+    With ``b`` members below and ``e`` equal among ``m``, the bin is that of (b + U{0..e} + U[0, 1)) / (m + 1), which is
+    uniform in [0, 1) for members exchangeable with the truth. Cells draw by their ``index`` alone: the same in any
+    block and order.
     """
-    below, equal, count = (np.zeros(pair.truth.shape) for _ in range(3))
-    for member in pair.members:
-        below += member < pair.truth
-        equal += member == pair.truth
-        count += np.isfinite(member)
-    generator = np.random.default_rng(pair.seed)
-    tie = np.floor(generator.random(below.shape) * (equal + 1))
-    return (below + tie + generator.random(below.shape)) / (count + 1)
+    found = np.empty(truth.size, dtype=np.int64)
+    for cells in cell_blocks(truth.size, len(members), backend):
+        y = truth[cells]
+        below, equal, count = _counts(backend.array(columns(members, cells)), backend.array(y), backend)
+        place = np.arange(cells.start, cells.stop) if index is None else index[cells]
+        found[cells] = _bins(below, equal, count, bins, len(members), seed, place)
+        found[cells][np.isnan(y) | (count == 0)] = -1
+    return found
+
+
+def rank_counts(
+    members: Members, truth: np.ndarray, backend: Backend = NUMPY
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """How many members are below the truth (cell,), equal to it, and present, in every cell."""
+    found = np.empty((3, truth.size), dtype=np.int32)
+    for cells in cell_blocks(truth.size, len(members), backend):
+        x, y = backend.array(columns(members, cells)), backend.array(truth[cells])
+        found[:, cells] = _counts(x, y, backend)
+    below, equal, count = found
+    return below, equal, count
+
+
+def _counts(x: Array, y: Array, backend: Backend) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """How many members (member, cell) are below, equal and present in every cell."""
+    below, most = backend.count(x < y), backend.count(x <= y)
+    complete = bool(backend.xp.isfinite(x.sum()))  # a NaN anywhere shows in the sum, at a third of the cost
+    count = backend.count(~backend.xp.isnan(x)) if not complete else backend.xp.full_like(below, len(x))
+    return backend.host(below), backend.host(most - below), backend.host(count)
+
+
+def _bins(
+    below: np.ndarray, equal: np.ndarray, count: np.ndarray, bins: int, members: int, seed: int, place: np.ndarray
+) -> np.ndarray:
+    rank = below.astype(np.float64)
+    tied = np.flatnonzero(equal)
+    rank[tied] += np.floor(uniform(2 * seed, place[tied]) * (equal[tied] + 1))
+    if bins == members + 1 and (count == members).all():
+        return np.asarray(rank.astype(np.int64))
+    position = (rank + uniform(2 * seed + 1, place)) / (count + 1)
+    return np.asarray(np.minimum((position * bins).astype(np.int64), bins - 1))
+
+
+def flatness(histogram: np.ndarray, drawn: np.ndarray) -> dict[str, float]:
+    """p-values of a rank histogram (bin,) under the hypothesis that it is flat, by its resamples (resample, bin).
+
+    ``slope`` and ``curvature`` are the contrasts of Jolliffe & Primo (2008, doi:10.1175/2007MWR2219.1), linear and
+    quadratic in the rank, which see bias and dispersion; ``flat`` takes the sum of all squared departures. Counts of
+    neighbouring cells and times depend on each other, so their sizes under the hypothesis are those of the resamples
+    around their mean, not of a chi-squared distribution.
+    """
+    x = np.linspace(-1, 1, len(histogram))
+    contrasts = {"slope": x, "curvature": x**2 - (x**2).mean()}
+    centred = drawn - drawn.mean(axis=0)
+    found = {name: _exceeded(abs(histogram @ c), np.abs(centred @ c)) for name, c in contrasts.items()}
+    return found | {"flat": _exceeded(((histogram - 1) ** 2).sum(), (centred**2).sum(axis=1))}
+
+
+def _exceeded(value: float, null: np.ndarray) -> float:
+    return float((1 + (null >= value).sum()) / (1 + len(null)))
+
+
+def uniform(seed: int, index: np.ndarray) -> np.ndarray:
+    """Numbers in [0, 1) that depend on ``seed`` and ``index`` alone."""
+    start = np.uint64((seed * 0xD1342543DE82EF95) % 2**64)
+    with np.errstate(over="ignore"):
+        word = scrambled(index.astype(np.uint64) + start)
+    return np.asarray((word >> np.uint64(11)).astype(np.float64) * 2.0**-53)
+
+
+def scrambled(index: np.ndarray) -> np.ndarray:
+    """Well-mixed 64-bit words of 64-bit numbers: SplitMix64 (Steele et al. 2014, doi:10.1145/2714064.2660195)."""
+    with np.errstate(over="ignore"):
+        word = (index + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+        word = (word ^ (word >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        word = (word ^ (word >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        return np.asarray(word ^ (word >> np.uint64(31)))

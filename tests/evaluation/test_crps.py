@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sciffusion.errors import SciffusionError
-from sciffusion.evaluation.crps import BLOCK_VALUES, crps, threshold_weighted_crps
+from sciffusion.evaluation.backend import NUMPY
+from sciffusion.evaluation.crps import crps, threshold_weighted_crps
 
 
 @pytest.fixture
@@ -49,7 +50,7 @@ def test_a_large_mean_costs_no_digits_in_single_precision(data):
 
 def test_blocks_of_cells_do_not_change_the_answer():
     generator = np.random.default_rng(2)
-    members, truth = generator.normal(size=(64, BLOCK_VALUES // 32)), generator.normal(size=BLOCK_VALUES // 32)
+    members, truth = generator.normal(size=(64, NUMPY.values // 32)), generator.normal(size=NUMPY.values // 32)
     np.testing.assert_array_equal(crps(members, truth)[:100], crps(members[:, :100], truth[:100]))
 
 

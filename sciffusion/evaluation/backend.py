@@ -1,0 +1,133 @@
+"""Arrays of numpy or of torch behind one small set of operations, so that a kernel is written once.
+
+Both give the same numbers: deviations are formed in the precision of the data, sums are float64. Kernels use what the
+two libraries spell alike (``abs``, ``where``, ``isnan``, ``sum(axis=)``) and this table where they differ.
+"""
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Literal, Protocol
+
+import numpy as np
+
+from sciffusion.errors import SciffusionError
+
+__all__ = ["NUMPY", "Array", "Backend", "BackendName", "backend_of"]
+
+Array = Any  # numpy.ndarray or torch.Tensor
+BackendName = Literal["numpy", "torch"]
+
+
+class Backend(Protocol):
+    """``xp`` is the library, ``float64`` its type, ``values`` how many values of members are worked on at a time."""
+
+    @property
+    def xp(self) -> Any:
+        """Numpy or torch."""
+
+    @property
+    def float64(self) -> Any:
+        """The library's float64."""
+
+    @property
+    def values(self) -> int:
+        """Values of all members together in a block of cells."""
+
+    def array(self, values: np.ndarray) -> Array:
+        """``values`` on the device, without a copy where that is possible."""
+
+    def double(self, array: Array) -> Array:
+        """``array`` in float64."""
+
+    def host(self, array: Array) -> np.ndarray:
+        """``array`` as numpy."""
+
+    def rows_sorted(self, columns: Array) -> Array:
+        """``columns`` (member, cell) to (cell, member), every row sorted upwards, NaN last."""
+
+    def count(self, mask: Array) -> Array:
+        """How many members of ``mask`` (member, cell) are true, in every cell."""
+
+
+@dataclass(frozen=True)
+class Numpy:
+    """Blocks that fit the second-level cache."""
+
+    xp: Any = np
+    float64: Any = np.float64
+    values: int = 1 << 18
+
+    def array(self, values: np.ndarray) -> Array:
+        """The same."""
+        return np.asarray(values)
+
+    def double(self, array: Array) -> Array:
+        """``array`` in float64."""
+        return np.asarray(array, dtype=np.float64)
+
+    def host(self, array: Array) -> np.ndarray:
+        """The same."""
+        return np.asarray(array)
+
+    def rows_sorted(self, columns: Array) -> Array:
+        """Transposed and sorted in place."""
+        rows = np.ascontiguousarray(columns.T)
+        rows.sort(axis=1)
+        return rows
+
+    def count(self, mask: Array) -> Array:
+        """Bytes are added up, 255 members at a time, which is many times faster than a sum of integers."""
+        parts = (mask[i : i + 255].view(np.uint8) for i in range(0, len(mask), 255))
+        return sum(np.add.reduce(part, axis=0, dtype=np.uint8).astype(np.int32) for part in parts)
+
+
+@dataclass(frozen=True)
+class Torch:
+    """The GPU where there is one; on the CPU tensors share their memory with numpy."""
+
+    xp: Any
+    float64: Any
+    device: Any
+    values: int
+
+    def array(self, values: np.ndarray) -> Array:
+        """A tensor on the device."""
+        plain = values.flags.writeable and values.dtype.isnative and all(step >= 0 for step in values.strides)
+        values = values if plain else np.array(values, dtype=values.dtype.newbyteorder("="))
+        return self.xp.from_numpy(values).to(self.device)
+
+    def double(self, array: Array) -> Array:
+        """``array`` in float64."""
+        return array.to(self.float64)
+
+    def host(self, array: Array) -> np.ndarray:
+        """``array`` as numpy."""
+        return np.asarray(array.cpu().numpy())
+
+    def rows_sorted(self, columns: Array) -> Array:
+        """Sorted by the device; on the CPU by numpy, whose vectorised sort is many times faster."""
+        rows = columns.T.contiguous()
+        if self.device.type == "cpu":
+            rows.numpy().sort(axis=1)
+            return rows
+        return self.xp.sort(rows, dim=1).values
+
+    def count(self, mask: Array) -> Array:
+        """A sum."""
+        return mask.sum(axis=0, dtype=self.xp.int32)
+
+
+NUMPY = Numpy()
+
+
+@cache
+def backend_of(name: BackendName, device: str | None = None) -> Backend:
+    """The backend called ``name``; ``device`` is torch's, by default the GPU where there is one."""
+    if name == "numpy":
+        return NUMPY
+    if name != "torch":
+        raise SciffusionError(f"no backend is called {name!r}", "use numpy or torch")
+    import torch
+
+    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    return Torch(torch, torch.float64, place, 1 << 18 if place.type == "cpu" else 1 << 25)
