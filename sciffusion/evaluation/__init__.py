@@ -1,7 +1,61 @@
 """Scores, spectra, distributions and a report for anybody's ensemble: xarray in, xarray out."""
 
-from sciffusion.evaluation.crps import crps, threshold_weighted_crps
+from sciffusion.evaluation.accumulate import accumulate
 from sciffusion.evaluation.evaluation import Evaluation
+from sciffusion.evaluation.functions import (
+    acc,
+    bias,
+    binned_spread_skill,
+    brier_score,
+    crps,
+    energy_score,
+    fractions_skill_score,
+    mae,
+    mse,
+    pit_histogram,
+    pooled_crps,
+    quantile_score,
+    rank_histogram,
+    reliability,
+    rmse,
+    roc,
+    roc_area,
+    score,
+    skill_score,
+    spread,
+    spread_skill,
+    threshold_weighted_crps,
+    variogram_score,
+)
 from sciffusion.evaluation.protocol import evaluate
+from sciffusion.evaluation.totals import Totals
 
-__all__ = ["Evaluation", "crps", "evaluate", "threshold_weighted_crps"]
+__all__ = [
+    "Evaluation",
+    "Totals",
+    "acc",
+    "accumulate",
+    "bias",
+    "binned_spread_skill",
+    "brier_score",
+    "crps",
+    "energy_score",
+    "evaluate",
+    "fractions_skill_score",
+    "mae",
+    "mse",
+    "pit_histogram",
+    "pooled_crps",
+    "quantile_score",
+    "rank_histogram",
+    "reliability",
+    "rmse",
+    "roc",
+    "roc_area",
+    "score",
+    "skill_score",
+    "spread",
+    "spread_skill",
+    "threshold_weighted_crps",
+    "variogram_score",
+]

@@ -27,15 +27,24 @@ class Resampling:
     over_cases: bool = False
 
     @classmethod
-    def plan(cls, cases: int, used: np.ndarray, length: int, *, resamples: int = 1000, seed: int = 0) -> "Resampling":
-        """Choose the blocks: ``used`` (region,) marks regions with data, ``length`` is how many cases hang together."""
+    def plan(
+        cls, cases: int, used: np.ndarray | None, length: int, *, resamples: int = 1000, seed: int = 0
+    ) -> "Resampling":
+        """Choose the blocks: ``used`` (region,) marks regions with data, ``length`` is how many cases hang together.
+
+        Without regions (None), which sums of whole fields have not, only cases can be resampled.
+        """
         generator = np.random.default_rng(seed)
-        regions, blocks = int(used.sum()), cases // length
+        blocks = cases // length
+        few = f"{cases} case(s) hold only {blocks} independent block(s) in time, {LEAST_BLOCKS} are needed"
+        if used is None and blocks < LEAST_BLOCKS:
+            return cls(None, f"withheld: {few}")
+        used = np.ones(1, dtype=bool) if used is None else used
+        regions = int(used.sum())
         if blocks >= LEAST_BLOCKS:
             counts = _time_counts(generator, cases, length, resamples)
             label = f"block bootstrap over {blocks} blocks of {length} consecutive case(s)"
             return cls(np.broadcast_to(counts[:, :, None], (resamples, cases, len(used))), label, over_cases=True)
-        few = f"{cases} case(s) hold only {blocks} independent block(s) in time, {LEAST_BLOCKS} are needed"
         if regions < LEAST_BLOCKS:
             return cls(None, f"withheld: {few}, and there are only {regions} spatial blocks")
         counts = _space_counts(generator, used, resamples)

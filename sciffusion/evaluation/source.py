@@ -12,7 +12,7 @@ from sciffusion.fields.grid import Grid
 from sciffusion.fields.roles import role_of
 from sciffusion.fields.units import conversion
 
-__all__ = ["Source"]
+__all__ = ["Source", "on_cells"]
 
 TOLERANCE = 1e-3  # of a cell: coordinates that differ by less are the same
 
@@ -35,7 +35,7 @@ class Source:
         ds = Source.renamed(ds, layout)
         member = None if deterministic else member_dim(ds, layout.member if layout.member in ds.dims else None)
         for axis, dim in enumerate(grid.dims):
-            ds = _aligned(name, ds, grid, axis, dim)
+            ds = on_cells(name, ds, grid, axis, dim)
         return cls(name, ds, member, layout)
 
     @staticmethod
@@ -99,7 +99,7 @@ class Source:
         return Source(self.name, ds, self.member, self.layout)
 
 
-def _aligned(name: str, ds: xr.Dataset, grid: Grid, axis: int, dim: str) -> xr.Dataset:
+def on_cells(name: str, ds: xr.Dataset, grid: Grid, axis: int, dim: str) -> xr.Dataset:
     """The cells of ``ds`` along ``dim`` in the grid's order: reversed, shifted by 360 degrees, or cut out."""
     if dim not in ds.dims:
         return ds

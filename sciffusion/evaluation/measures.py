@@ -1,0 +1,361 @@
+"""Measures of single cells: what each takes from a block of cells, and what the sums of many blocks mean.
+
+A measure has no state. ``sums`` turns a block into weighted sums (*kept, *own dims), which add up over blocks, times
+and processes; ``result`` reads totals of the same shape. Where a score, a spread or an error is not there (NaN), its
+weight is not there either, so masked data give what cropped data give.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+
+from sciffusion.evaluation.calibration import curves, spread_sums
+from sciffusion.evaluation.cells import Cells, Named
+from sciffusion.evaluation.crps import Estimator, check_estimator, crps, threshold_weighted_crps
+from sciffusion.evaluation.ranks import MOST_BINS, flatness, rank_bins
+
+__all__ = [
+    "ACC",
+    "CRPS",
+    "BinnedSpreadSkill",
+    "Dispersion",
+    "ErrorOfMean",
+    "Measure",
+    "QuantileScore",
+    "Ranks",
+    "Skill",
+    "Streamed",
+    "ThresholdCRPS",
+]
+
+Units = Literal["same", "squared", "1"]
+
+
+@dataclass(frozen=True)
+class Measure:
+    """``title`` is the long name of the result, ``units`` says how its units follow from those of the data.
+
+    ``extras`` names further fields that have to be given; ``whole_fields`` measures see one case of the grid at a time.
+    """
+
+    title: ClassVar[str] = ""
+    units: ClassVar[Units] = "same"
+    extras: ClassVar[tuple[str, ...]] = ()
+    whole_fields: ClassVar[bool] = False
+
+    def coords(self, members: int) -> dict[str, Any]:
+        """Dims of the result's own, in order, with their labels."""
+        return {}
+
+    def attributes(self, members: int) -> dict[str, Any]:
+        """How the number was computed."""
+        return {}
+
+    def sums(self, cells: Cells) -> dict[str, np.ndarray]:
+        """Sums of a block, named (*kept, *own dims)."""
+        raise NotImplementedError
+
+    def result(self, s: Named) -> np.ndarray:
+        """The number, from sums (..., *own dims)."""
+        return np.asarray(s["score"] / s["weight"])
+
+    def remarks(self, s: Named) -> dict[str, Any]:
+        """More attributes, from the sums of everything."""
+        return {}
+
+    def tests(self, value: np.ndarray, drawn: np.ndarray) -> dict[str, Any]:
+        """Attributes that say how sure a departure is; ``drawn`` (resample, ...) are bootstrap values of ``value``."""
+        return {}
+
+
+@dataclass(frozen=True)
+class CRPS(Measure):
+    """Continuous ranked probability score; of one member, the absolute error."""
+
+    title: ClassVar[str] = "continuous ranked probability score"
+    estimator: Estimator = "fair"
+    alpha: float = 0.95
+
+    def __post_init__(self) -> None:
+        check_estimator(self.estimator)
+
+    def attributes(self, members: int) -> dict[str, Any]:
+        """The estimator."""
+        share = {"fair_share": self.alpha} if self.estimator == "almost fair" else {}
+        return {"estimator": self.estimator if members > 1 else "absolute error of a single member", **share}
+
+    def sums(self, cells: Cells) -> dict[str, np.ndarray]:
+        """Sums of the score and its weight."""
+        if len(cells.members) == 1:
+            return cells.mean_of(np.abs(cells.moments[0]))
+        return cells.mean_of(crps(cells.members, cells.truth, self.estimator, alpha=self.alpha, backend=cells.backend))
+
+
+@dataclass(frozen=True)
+class Streamed(CRPS):
+    """Fair CRPS with ``at_a_time`` members in memory: an unbiased estimate, with its standard error per cell.
+
+    For members that cannot be read cell by cell: each is read once. See `streaming`.
+    """
+
+    at_a_time: int = 50
+
+    def attributes(self, members: int) -> dict[str, Any]:
+        """The estimator."""
+        return {"estimator": f"fair, streamed: distances between members within blocks of {self.at_a_time} only"}
+
+    def streamed_sums(self, cells: Cells, score: np.ndarray, error: np.ndarray) -> dict[str, np.ndarray]:
+        """Sums of the score, its weight and its squared standard error, all (cell,)."""
+        return cells.mean_of(score) | {"squared_error": cells.total(error**2)}
+
+    def remarks(self, s: Named) -> dict[str, Any]:
+        """The standard error of a cell's score, for want of distances between blocks."""
+        return {"streaming_error": float(np.sqrt(s["squared_error"].sum() / s["weight"].sum()))}
+
+
+@dataclass(frozen=True)
+class ThresholdCRPS(Measure):
+    """Fair CRPS of values above (``upper``) or below each of ``thresholds``."""
+
+    title: ClassVar[str] = "threshold-weighted CRPS"
+    thresholds: tuple[float, ...] = ()
+    upper: bool = True
+
+    def coords(self, members: int) -> dict[str, Any]:
+        """Thresholds."""
+        return {"threshold": list(self.thresholds)}
+
+    def attributes(self, members: int) -> dict[str, Any]:
+        """The estimator and the side."""
+        return {"estimator": "fair", "weighted_values": "above the threshold" if self.upper else "below the threshold"}
+
+    def sums(self, cells: Cells) -> dict[str, np.ndarray]:
+        """Sums per threshold."""
+        return cells.mean_of(np.stack([self._score(cells, threshold) for threshold in self.thresholds]))
+
+    def _score(self, cells: Cells, threshold: float) -> np.ndarray:
+        return threshold_weighted_crps(cells.members, cells.truth, threshold, upper=self.upper, backend=cells.backend)
+
+
+@dataclass(frozen=True)
+class QuantileScore(Measure):
+    """Pinball loss of the ensemble's quantiles: (1{y < q} - a) (q - y).
+
+    Quantiles are those of plotting positions k / (m + 1) (Weibull), at which the truth is as likely to lie below the
+    k-th member of a perfect ensemble.
+    """
+
+    title: ClassVar[str] = "quantile score"
+    levels: tuple[float, ...] = (0.05, 0.5, 0.95)
+
+    def coords(self, members: int) -> dict[str, Any]:
+        """Levels."""
+        return {"level": list(self.levels)}
+
+    def attributes(self, members: int) -> dict[str, Any]:
+        """The plotting positions."""
+        return {"quantiles": "plotting positions k / (m + 1)"}
+
+    def sums(self, cells: Cells) -> dict[str, np.ndarray]:
+        """Sums per level."""
+        x = np.asarray(cells.members, dtype=np.float64)
+        some = np.isfinite(x).any(axis=0)
+        quantiles = np.full((len(self.levels), x.shape[1]), np.nan)
+        pick = np.nanquantile if np.isnan(x[:, some]).any() else np.quantile
+        quantiles[:, some] = pick(x[:, some], self.levels, axis=0, method="weibull")
+        over = quantiles - cells.truth
+        level = np.array(self.levels)[:, None]
+        return cells.mean_of(np.where(over > 0, 1 - level, -level) * over)
+
+
+_ERRORS: dict[str, tuple[str, Units, Callable[[np.ndarray], np.ndarray]]] = {
+    "rmse": ("root mean squared error of the ensemble mean", "same", np.square),
+    "mse": ("mean squared error of the ensemble mean", "squared", np.square),
+    "mae": ("mean absolute error of the ensemble mean", "same", np.abs),
+    "bias": ("mean error of the ensemble mean", "same", np.asarray),
+}
+
+
+@dataclass(frozen=True)
+class ErrorOfMean(Measure):
+    """RMSE, MSE, MAE or bias of the ensemble mean."""
+
+    kind: Literal["rmse", "mse", "mae", "bias"] = "rmse"
+
+    @property
+    def title(self) -> str:  # type: ignore[override]
+        """Which of them."""
+        return _ERRORS[self.kind][0]
+
+    @property
+    def units(self) -> Units:  # type: ignore[override]
+        """Those of the data, or their square."""
+        return _ERRORS[self.kind][1]
+
+    def sums(self, cells: Cells) -> dict[str, np.ndarray]:
+        """Sums of the errors."""
+        return cells.mean_of(_ERRORS[self.kind][2](cells.moments[0]))
+
+    def result(self, s: Named) -> np.ndarray:
+        """The mean, or its root."""
+        mean = s["score"] / s["weight"]
+        return np.asarray(np.sqrt(mean) if self.kind == "rmse" else mean)
+
+
+@dataclass(frozen=True)
+class Dispersion(Measure):
+    """``spread``, the root of the mean unbiased variance, or ``spread_skill``: its ratio to the RMSE of the mean.
+
+    The ratio is sqrt((m + 1) / m) x spread / RMSE (Fortin et al. 2014, doi:10.1175/JHM-D-14-0008.1): 1 is calibrated.
+    """
+
+    kind: Literal["spread", "spread_skill"] = "spread_skill"
+
+    @property
+    def title(self) -> str:  # type: ignore[override]
+        """Which of the two."""
+        ratio = "sqrt((m+1)/m) x ensemble spread over RMSE of the mean"
+        return ratio if self.kind == "spread_skill" else "root of the mean ensemble variance"
+
+    @property
+    def units(self) -> Units:  # type: ignore[override]
+        """None for the ratio."""
+        return "1" if self.kind == "spread_skill" else "same"
+
+    def sums(self, cells: Cells) -> dict[str, np.ndarray]:
+        """Sums where there is a spread, that is, two members."""
+        error, variance, m = cells.moments
+        if self.kind == "spread":
+            return cells.mean_of(np.where(np.isfinite(error), variance, np.nan))
+        corrected = variance * (m + 1) / np.maximum(m, 1)
+        square = np.where(np.isfinite(corrected), error**2, np.nan)
+        return {"variance": cells.total(corrected + 0 * square), "square": cells.total(square)}
+
+    def result(self, s: Named) -> np.ndarray:
+        """A root."""
+        top, bottom = (s["score"], s["weight"]) if self.kind == "spread" else (s["variance"], s["square"])
+        return np.asarray(np.sqrt(top / bottom))
+
+
+@dataclass(frozen=True)
+class BinnedSpreadSkill(Measure):
+    """Spread, corrected by (m + 1) / m, and RMSE of the mean in ``bins`` classes of spread with nearly equal area.
+
+    Spreads are told apart by 4 % from 1/1000 to 64 times ``scale``, which should be about the sd of the variable.
+    """
+
+    title: ClassVar[str] = "ensemble spread and RMSE of the mean in classes of spread"
+    bins: int = 12
+    scale: float = 1.0
+
+    def coords(self, members: int) -> dict[str, Any]:
+        """Classes, and which number it is."""
+        return {"spread_class": list(range(self.bins)), "quantity": ["spread", "rmse"]}
+
+    def sums(self, cells: Cells) -> dict[str, np.ndarray]:
+        """Sums per fine bin of spread."""
+        return spread_sums(cells, self.scale)
+
+    def result(self, s: Named) -> np.ndarray:
+        """The classes, (..., class, 2)."""
+        return curves(s, self.bins)
+
+
+@dataclass(frozen=True)
+class ACC(Measure):
+    """Anomaly correlation of the ensemble mean: of anomalies from ``climatology``, less their mean if ``centred``."""
+
+    title: ClassVar[str] = "anomaly correlation of the ensemble mean"
+    units: ClassVar[Units] = "1"
+    extras: ClassVar[tuple[str, ...]] = ("climatology",)
+    centred: bool = True
+
+    def attributes(self, members: int) -> dict[str, Any]:
+        """Which definition."""
+        return {"centred": str(self.centred)}
+
+    def sums(self, cells: Cells) -> dict[str, np.ndarray]:
+        """First and second moments of both anomalies."""
+        b = cells.truth - np.asarray(cells.extras["climatology"], dtype=np.float64)
+        a = cells.moments[0] + b
+        b = np.where(np.isfinite(a), b, np.nan)
+        values = {"weight": 0 * a + 1, "a": a, "b": b, "aa": a * a, "bb": b * b, "ab": a * b}
+        return {name: cells.total(value) for name, value in values.items()}
+
+    def result(self, s: Named) -> np.ndarray:
+        """The correlation."""
+        share = 1 / s["weight"] if self.centred else 0.0
+        cross, one, two = (s[x + y] - share * s[x] * s[y] for x, y in ("ab", "aa", "bb"))
+        return np.asarray(cross / np.sqrt(one * two))
+
+
+@dataclass(frozen=True)
+class Ranks(Measure):
+    """Share of the truth in each rank over that of a flat histogram; ties at random, reproducible by ``seed``."""
+
+    title: ClassVar[str] = "frequency of the truth's rank among the members, over that of a flat histogram"
+    units: ClassVar[Units] = "1"
+    seed: int = 0
+
+    def coords(self, members: int) -> dict[str, Any]:
+        """Ranks; more than 100 members share 101 bins."""
+        return {"rank": list(range(min(members + 1, MOST_BINS)))}
+
+    def attributes(self, members: int) -> dict[str, Any]:
+        """The seed."""
+        return {"ties": f"broken at random, seed {self.seed}"}
+
+    def sums(self, cells: Cells) -> dict[str, np.ndarray]:
+        """Weight per rank."""
+        bins = min(len(cells.members) + 1, MOST_BINS)
+        rank = rank_bins(cells.members, cells.truth, bins, self.seed, cells.index, cells.backend)
+        return {"ranks": cells.counts(rank, bins)}
+
+    def result(self, s: Named) -> np.ndarray:
+        """Shares times the number of ranks."""
+        return np.asarray(s["ranks"] / s["ranks"].mean(axis=-1, keepdims=True))
+
+    def tests(self, value: np.ndarray, drawn: np.ndarray) -> dict[str, Any]:
+        """p-values that the histogram is flat, that it has no slope (bias), and no curvature (dispersion)."""
+        return {f"p_{name}": p for name, p in flatness(value, drawn).items()} if value.ndim == 1 else {}
+
+
+@dataclass(frozen=True)
+class Skill(Measure):
+    """1 - score / score of the ``baseline``, on the cells that both have; paired in every resample."""
+
+    units: ClassVar[Units] = "1"
+    extras: ClassVar[tuple[str, ...]] = ("baseline",)
+    measure: Measure = CRPS()
+
+    @property
+    def title(self) -> str:  # type: ignore[override]
+        """Of what."""
+        return f"skill: 1 - {self.measure.title} over that of the baseline"
+
+    def coords(self, members: int) -> dict[str, Any]:
+        """Those of the score."""
+        return self.measure.coords(members)
+
+    def attributes(self, members: int) -> dict[str, Any]:
+        """Those of the score."""
+        return self.measure.attributes(members)
+
+    def sums(self, cells: Cells) -> dict[str, np.ndarray]:
+        """Sums of both."""
+        other = cells.extras["baseline"]
+        other = other if other.ndim == 2 else other[None]
+        both = np.isfinite(other).any(axis=0) & np.isfinite(cells.members).any(axis=0)
+        truth = np.where(both, cells.truth, np.nan)
+        ours, theirs = (self.measure.sums(cells.of(x, truth)) for x in (cells.members, other))
+        return {f"ours_{n}": v for n, v in ours.items()} | {f"theirs_{n}": v for n, v in theirs.items()}
+
+    def result(self, s: Named) -> np.ndarray:
+        """1 minus the ratio."""
+        ours, theirs = (
+            self.measure.result({n.removeprefix(who): v for n, v in s.items() if n.startswith(who)})
+            for who in ("ours_", "theirs_")
+        )
+        return np.asarray(1 - ours / theirs)
