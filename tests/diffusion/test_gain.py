@@ -7,8 +7,10 @@ import torch
 from sciffusion.diffusion import karras, sample, solvers
 from sciffusion.diffusion.problems import GaussianField, power_law
 from sciffusion.diffusion.sampling import gaussian
+from sciffusion.diffusion.sigmas import NoiseRange
 from sciffusion.diffusion.solvers.gain import best_sampler, solver_gain
 from sciffusion.errors import SciffusionError
+from sciffusion.stage_settings import Sampler
 
 MODES = np.array([5.0, 1.0, 0.1, 0.01])
 STOCHASTIC = [
@@ -156,6 +158,28 @@ def test_best_sampler_is_the_best_of_what_it_was_given():
     mine = np.abs(solver_gain(choice.solver, levels, variance, **choice.settings) - 1).max()
     assert mine == pytest.approx(choice.error)
     assert choice.error <= np.abs(solver_gain("heun", karras(10, 0.002, 300.0), variance) - 1).max()
+
+
+@pytest.mark.parametrize("leading", [5.0, 50.0, 210.0])
+def test_the_default_sampler_is_the_choice_of_best_sampler(leading):
+    """For fields from a thousandth of the data's variance to a leading mode of that rms, at the default's 20 calls."""
+    levels, default = NoiseRange.fit(leading), Sampler()
+    choice = best_sampler(np.geomspace(1e-3, leading**2, 80), default.steps, levels.sigma_min, levels.sigma_max)
+    assert (choice.solver, choice.settings) == ("adams", {"order": 3, "correct": False})
+    assert solvers.plan("adams", grid(9)) == solvers.plan("adams", grid(9), **choice.settings)
+    assert (choice.solver, choice.steps, choice.rho) == (default.solver, default.steps, default.rho)
+    assert choice.error < 0.01
+
+
+def test_a_solver_that_explodes_is_never_chosen():
+    """Its variance is rounding, which may be negative, or not a number."""
+    variance, unstable = np.geomspace(1e-4, 210.0**2, 60), ("adams", {"order": 4, "correct": True})
+    gain = solver_gain(unstable[0], karras(20, 0.002, 1050.0), variance, **unstable[1])
+    assert np.isfinite(gain).all()
+    assert np.abs(gain - 1).max() >= 1
+    choice = best_sampler(variance, 20, 0.002, 1050.0, [unstable, ("dpmpp-2m", {})], rhos=[7.0])
+    assert choice.solver == "dpmpp-2m"
+    assert best_sampler([np.nan, 1.0], 4, 0.002, 80.0).error == np.inf
 
 
 @pytest.mark.parametrize("c", ["velocity", 0.3])

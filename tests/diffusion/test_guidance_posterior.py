@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from sciffusion.diffusion import karras, sample, solver_gain
+from sciffusion.diffusion.denoiser import Denoiser
 from sciffusion.diffusion.guidance import DPS, MMPS, TMPD, PiGDM, Replacement, by_name
 from sciffusion.diffusion.problems import GaussianField, GaussianMixture, power_law
 from sciffusion.diffusion.problems.gaussian import matrix
@@ -165,6 +166,28 @@ def test_few_iterations_of_mmps_are_enough_where_neighbours_are_many():
     assert errors[1] < errors[0] / 2
     assert errors[2] < errors[1] / 2
     assert errors[3] < 1e-4
+
+
+@pytest.mark.parametrize(("iterations", "products"), [(None, 9), (3, 4)])
+def test_mmps_costs_one_call_and_as_many_products_as_it_says(iterations, products):
+    """Eight unless told, and the last one; none more for a batch, and fewer once a solve has converged."""
+    problem, _ = half()
+    prior, counted = problem.field.denoiser(), []
+
+    class Counting(Denoiser):
+        def forward(self, x, sigma, cond=None):
+            counted.append("call")
+            x.register_hook(lambda _: counted.append("product"))
+            return prior(x, sigma, cond)
+
+    settings = {} if iterations is None else {"iterations": iterations}
+    for operator, y, most in (
+        (problem.operator, problem.y, products),
+        (Points([[1, 1]], (16, 16)), torch.ones(1, 1, 1), 2),
+    ):
+        counted.clear()
+        MMPS(Counting(), operator, y.double(), 0.01, **settings)(problem.start(3), torch.full((3,), 0.3, dtype=DOUBLE))
+        assert (counted.count("call"), counted.count("product")) == (1, most)
 
 
 def test_mmps_finds_the_regime_of_a_mixture_that_the_observations_tell():

@@ -84,6 +84,21 @@ def test_eager_equals_compiled_in_one_graph(solver, settings, backend):
     torch.testing.assert_close(compiled, eager, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("solver", solvers.names())
+def test_the_loop_never_asks_the_device_for_a_number(solver):
+    """On the meta device tensors have no values, so whatever waits for one fails; the coefficients are on the host."""
+    x = torch.empty(2, 1, 4, device="meta")
+    plan = solvers.plan(solver, karras(5, 0.02, 40.0))
+    assert all(type(c) is float for row in plan.rows for c in (row.sigma, row.noise, *row.x, *row.b, *row.y, *row.g))
+    end = sample(Halved(), x, [], plan, noise=lambda i: torch.empty_like(x))
+    assert (end.device.type, end.shape) == ("meta", x.shape)
+
+
+class Halved(Denoiser):
+    def forward(self, x, sigma, cond=None):
+        return x / 2
+
+
 def test_arithmetic_follows_the_start_and_networks_in_low_precision_are_cast():
     class Low(Denoiser):
         def forward(self, x, sigma, cond=None):

@@ -12,7 +12,7 @@ from sciffusion.context import Context
 from sciffusion.diffusion import EMA, Masked, NoiseRange, almost_fair_crps, denoising_loss, karras
 from sciffusion.diffusion import ema as averages
 from sciffusion.diffusion.denoiser import Denoiser
-from sciffusion.diffusion.objectives import weighted_mean
+from sciffusion.diffusion.objectives import denoising_error, weighted_mean
 from sciffusion.diffusion.paths import VE
 from sciffusion.diffusion.problems import GaussianField, power_law
 from sciffusion.errors import SciffusionError
@@ -102,6 +102,16 @@ def test_invalid_cells_neither_enter_nor_leave():
     losses = [denoising_loss(Masked(Leaky()), x, Context(valid=valid), NoiseRange(), seeded(2)) for x in (x0, spoiled)]
     assert torch.equal(*losses)
     assert (Masked(Leaky())(x0, torch.ones(2), Context(valid=valid))[~valid.expand_as(x0)] == 0).all()
+    at_zero = Identity()  # a denoiser that is not told about the mask sees 0 there, and its answer there costs nothing
+    error = denoising_error(at_zero, spoiled, torch.ones(2), torch.zeros_like(x0), Context(valid=valid))
+    assert torch.equal(at_zero.seen, torch.where(valid, x0, 0))
+    assert torch.equal(error, torch.zeros(2))
+
+
+class Identity(Denoiser):
+    def forward(self, x, sigma, cond=None):
+        self.seen = x
+        return x
 
 
 @pytest.mark.parametrize("alpha", [1.0, 0.95])

@@ -25,8 +25,8 @@ class MMPS(Observed):
 
     Parameters
     ----------
-    iterations : at most this many products with J^T beside the two of every call; as many as there are observations
-        are always enough, few are enough when stations are far apart or errors large.
+    iterations : at most this many products with J^T beside the last one of every call; as many as there are
+        observations are always enough, few are enough when stations are far apart or errors large.
     tolerance : a sample stops when its residual is this small a part of its misfit.
     """
 

@@ -29,7 +29,7 @@ def solver_gain(
     table = solver if isinstance(solver, Plan) else plan(solver, sigmas, **settings)
     v = np.asarray(variance, dtype=np.float64)
     ratio = end_variance(table, v.ravel()) / (v.ravel() + table.end**2)
-    return np.asarray(np.sqrt(ratio).reshape(v.shape))
+    return np.asarray(np.sqrt(ratio.clip(min=0)).reshape(v.shape))  # rounding, where a solver is far from stable
 
 
 def end_variance(table: Plan, variance: Array) -> Array:
@@ -100,7 +100,8 @@ def best_sampler(
         steps = _steps(name, settings, budget)
         for rho in rhos:
             gain = solver_gain(name, karras(steps, sigma_min, sigma_max, rho), variance, **settings)
-            choices.append(Choice(name, settings, steps, rho, float(np.abs(gain - 1).max())))
+            error = np.nan_to_num(np.abs(gain - 1), nan=np.inf).max()
+            choices.append(Choice(name, settings, steps, rho, float(error)))
     return min(choices, key=lambda choice: choice.error)
 
 
