@@ -34,8 +34,8 @@ from sciffusion.stages.interpolation import InterpolationStage
 from sciffusion.stages.levels import fitted_range
 from sciffusion.stages.linear import LinearGaussianStage
 from sciffusion.stages.measure import measure
-from sciffusion.stages.regression import RegressionStage
 from sciffusion.stages.quantile import QuantileMappingStage
+from sciffusion.stages.regression import RegressionStage
 from sciffusion.stages.stencil import Stencil
 
 __all__ = ["build_baselines", "build_stage"]
