@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     for name in BASELINES:
         _generate(sf.load(MODEL / "baselines" / name), args, conditions, cases, folder / f"{name}.zarr")
     _say("scoring against the truth, and drawing the report")
-    _report(folder, emulator, cases)
+    _report(folder, emulator, cases, seconds / drawn)
     return 0
 
 
@@ -82,7 +82,7 @@ def _generate(emulator: Any, args: argparse.Namespace, conditions: Any, cases: d
     return time.perf_counter() - started
 
 
-def _report(folder: Path, emulator: Any, cases: dict[str, Any]) -> None:
+def _report(folder: Path, emulator: Any, cases: dict[str, Any], seconds: float) -> None:
     """Scores as NetCDF, the report as HTML, the scorecard on the terminal."""
     import sciffusion as sf
     from sciffusion.fields.coarsen import regrid
@@ -91,7 +91,7 @@ def _report(folder: Path, emulator: Any, cases: dict[str, Any]) -> None:
     ensemble = open_ensemble(folder / ENSEMBLE)
     truth = sf.datasets.open_example("era5")[list(ensemble.data_vars)].sel(cases)
     evaluation = sf.evaluate(
-        ensemble,
+        ensemble.assign_attrs(seconds_per_member=round(seconds, 2)),
         truth,
         baselines={name: open_ensemble(folder / f"{name}.zarr") for name in BASELINES},
         coarse=regrid(truth, emulator.stage.conditioners["coarse"].coarse_grid, emulator.stage.codec.grid),

@@ -10,16 +10,20 @@ from sciffusion.evaluation.verdict import number, spectral_tolerance
 if TYPE_CHECKING:
     from sciffusion.evaluation.evaluation import Evaluation
 
-__all__ = ["HEADER", "bins_within", "interval_notes", "rows", "scorecard"]
+__all__ = ["bins_within", "header", "interval_notes", "rows", "scorecard"]
 
-HEADER = (
-    *("variable", "system", "CRPS", "ensemble/this", "energy score", "RMSE", "bias", "spread/skill"),
-    *("spectral bins", "coarse rms"),
-)
+NEGLIGIBLE = 1e-4  # bias over RMSE that is rounding
+
+
+def header(scores: xr.Dataset) -> tuple[str, ...]:
+    """Names of the columns."""
+    ours = str(scores["system"].values[0])
+    left = ("variable", "system", "CRPS", f"{ours}/this", "energy score", "RMSE", "bias", "spread/skill")
+    return (*left, "spectral bins", "coarse rms")
 
 
 def rows(scores: xr.Dataset) -> list[tuple[str, ...]]:
-    """Cells as text, in the order of ``HEADER``."""
+    """Cells as text, in the order of ``header``."""
     return [_row(scores, str(v), str(s)) for v in scores["variable"].values for s in scores["system"].values]
 
 
@@ -27,7 +31,7 @@ def scorecard(evaluation: "Evaluation") -> str:
     """Aligned ASCII table, verdicts, and how the intervals were made."""
     scores = evaluation.scores
     head = f"{scores.attrs['cases']} case(s), {scores.attrs['members']} members, scored on: {scores.attrs['sample']}"
-    lines = [head, "", *_aligned([HEADER, *rows(scores)]), ""]
+    lines = [head, "", *_aligned([header(scores), *rows(scores)]), ""]
     for owner, one in evaluation.side_by_side.items():
         lines += _sentences(one, f"{owner}: " if evaluation.others else "")
     lines += ["", *interval_notes(scores)]
@@ -35,7 +39,7 @@ def scorecard(evaluation: "Evaluation") -> str:
         if one.in_sample is not None:
             of = f" of {owner}" if evaluation.others else ""
             head = f"IN-SAMPLE{of} (training cases, no evidence of skill)"
-            lines += ["", head, *_aligned([HEADER, *rows(one.in_sample)])]
+            lines += ["", head, *_aligned([header(one.in_sample), *rows(one.in_sample)])]
     return "\n".join(lines).replace("–", "-")
 
 
@@ -79,11 +83,15 @@ def _row(scores: xr.Dataset, variable: str, system: str) -> tuple[str, ...]:
         ratio,
         number(float(one["energy_score"])),
         number(float(one["rmse"])),
-        number(float(one["bias"]), 2),
+        _bias(float(one["bias"]), float(one["rmse"])),
         with_interval(float(one["spread_skill"]), one["spread_skill_interval"].values),
         f"{within}/{known}",
         number(float(one["coarse_rms"]), 2),
     )
+
+
+def _bias(value: float, rmse: float) -> str:
+    return "0" if abs(value) < NEGLIGIBLE * rmse else number(value, 2)
 
 
 def with_interval(value: float, bounds: np.ndarray) -> str:

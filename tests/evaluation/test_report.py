@@ -2,6 +2,7 @@
 
 import json
 import re
+from html import escape
 from html.parser import HTMLParser
 
 import numpy as np
@@ -10,6 +11,9 @@ import xarray as xr
 
 from sciffusion.cli import evaluate as command
 from sciffusion.evaluation import evaluate
+from sciffusion.evaluation.report import render
+from sciffusion.evaluation.report.gather import left_out, scores_of
+from sciffusion.evaluation.report.sections import SECTIONS
 from sciffusion.evaluation.scorecard import rows
 from sciffusion.evaluation.verdict import number
 
@@ -91,9 +95,78 @@ def test_the_page_loads_nothing_from_elsewhere(read, page):
 
 def test_every_figure_has_a_caption_and_a_description(page):
     figures = re.findall(r"<figure>(.*?)</figure>", page, flags=re.DOTALL)
-    assert len(figures) >= 8 + 8
+    assert len(figures) >= 8 + 10
     assert all('aria-label="' in one and "<svg" in one for one in figures)
-    assert page.count("<figcaption>") >= 8
+
+
+def test_every_section_says_what_it_shows_and_every_plot_is_drawn_or_accounted_for(page, evaluation):
+    one = scores_of(evaluation)["ensemble"].sel(variable="t")
+    for section in SECTIONS:
+        assert page.count(f'<p class="says">{section.says}</p>') == 1
+        missing = [name for names in left_out(evaluation, section).values() for name in names]
+        for plot in section.plots:
+            assert page.count(escape(plot.caption)) == plot.possible(one)
+            assert (plot.name.replace("_", " ") in missing) != plot.possible(one)
+
+
+def test_what_one_member_cannot_show_is_left_out_with_the_reason(data):
+    _, truth = data
+    single = evaluate(truth + 1, truth)
+    page = render(single)
+    assert "Left out: rank histogram" in page
+    assert "it needs an ensemble of two or more members" in page
+
+
+def test_numbers_of_the_page_of_the_json_and_of_the_netcdf_are_one(read, evaluation, tmp_path):
+    evaluation.to_json(tmp_path / "all.json")
+    evaluation.to_netcdf(tmp_path / "all.nc")
+    entries = json.loads((tmp_path / "all.json").read_text())["scores"]["data_vars"]
+    cells = [cell.strip() for cell in read.cells]
+    with xr.open_dataset(tmp_path / "all.nc") as stored:
+        for name, value in evaluation.scores.data_vars.items():
+            if value.dtype.kind == "f":
+                written = np.array(entries[name]["data"], dtype=float)
+                np.testing.assert_array_equal(written, value.values)
+                np.testing.assert_array_equal(stored[name].values, value.values)
+        for name in ("rmse", "energy_score"):
+            assert all(number(float(value)) in cells for value in stored[name].values.ravel())
+
+
+def test_words_of_the_data_never_become_markup_or_mathematics(data):
+    ensemble, truth = data
+    hostile = "<script>alert(1)</script>$x^$"
+    units = {"units": 'K"><img src=http://x>'}
+    ensemble, truth = (ds.rename(t=hostile).map(lambda v: v.assign_attrs(units)) for ds in (ensemble, truth))
+    made = evaluate({"<em>a</em>": ensemble, "b": ensemble + 1}, truth, baselines={"<i>": truth})
+    page = render(made)
+    assert "<script" not in page
+    assert "<em>" not in page
+    assert "<i>" not in page
+    reader = Reader()
+    reader.feed(page)
+    assert all(link.startswith(("#", "data:")) for link in reader.loads)
+
+
+def test_figures_are_written_as_pictures_of_every_plot(evaluation, tmp_path):
+    evaluation.to_figures(tmp_path / "figures")
+    names = {path.name for path in (tmp_path / "figures").iterdir()}
+    one = scores_of(evaluation)["ensemble"].sel(variable="t")
+    for plot in (plot for section in SECTIONS for plot in section.plots if plot.possible(one)):
+        assert {f"t_{plot.name}.svg", f"t_{plot.name}.png"} <= names
+    pixels = (tmp_path / "figures" / "t_map_truth.png").read_bytes()
+    assert pixels.startswith(b"\x89PNG")
+    assert "currentColor" not in (tmp_path / "figures" / "t_map_truth.svg").read_text()
+
+
+def test_a_page_that_would_be_too_large_shows_fewer_variables(data, monkeypatch):
+    ensemble, truth = data
+    both = [ds.assign(u=ds["t"] + 1) for ds in (ensemble, truth)]
+    made = evaluate(*both)
+    whole = render(made)
+    monkeypatch.setattr("sciffusion.evaluation.report.page.LARGEST", 0.9 * len(whole.encode()))
+    page = render(made)
+    assert len(page.encode()) < 0.9 * len(whole.encode())
+    assert "1 more variables have numbers in the scorecard only" in page
 
 
 def test_identifiers_of_figures_do_not_collide(page):
@@ -112,8 +185,6 @@ def test_origin_of_our_own_ensembles_is_shown(data):
     identity = json.dumps(
         {"model": {"sha256": "0123456789abcdef"}, "seed": 3, "sampler": {"solver": "heun", "steps": 18}}
     )
-    from sciffusion.evaluation.report import render
-
     page = render(evaluate(ensemble.drop_attrs().assign_attrs(sciffusion_identity=identity), truth))
     assert "heun, 18 steps" in page
     assert "<b>0123456789ab</b>" in page
@@ -121,8 +192,6 @@ def test_origin_of_our_own_ensembles_is_shown(data):
 
 def test_a_page_of_training_cases_says_so_first(data):
     ensemble, truth = data
-    from sciffusion.evaluation.report import render
-
     page = render(evaluate(ensemble.assign_coords(training_case=("time", [True] * 3)), truth))
     assert page.index("IN-SAMPLE.") < page.index("Verdict")
 

@@ -4,7 +4,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.ticker import MaxNLocator
 
-from sciffusion.evaluation.report.figures import INK, Drawing, figure, legend, powers
+from sciffusion.evaluation.report.figures import INK, Drawing, figure, powers
 from sciffusion.evaluation.report.systems import known_systems, own_colour, style, unit, wave_units
 
 __all__ = ["rank_histogram", "scales", "spread_skill"]
@@ -32,7 +32,7 @@ def spread_skill(one: xr.Dataset) -> list[Drawing]:
     axes.plot([0, limit], [0, limit], color=INK, lw=0.9, ls="--", label="calibrated")
     axes.set(title="Spread and error", xlabel=f"ensemble spread{unit(one)}", ylabel=f"RMSE of the mean{unit(one)}")
     axes.set(xlim=(0, None), ylim=(0, None))
-    legend(axes)
+    axes.legend()
     return [Drawing(canvas, "Error of the ensemble mean against ensemble spread")]
 
 
@@ -50,5 +50,5 @@ def scales(one: xr.Dataset) -> list[Drawing]:
     lower.set_ylim(min(0.0, lower.get_ylim()[0]), 1.05)
     powers(lower.xaxis)
     if one.sizes["band"] > 1:
-        legend(lower)
+        lower.legend()
     return [Drawing(canvas, "Spread over error, and coherence of ensemble mean and truth, by scale")]

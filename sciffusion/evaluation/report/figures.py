@@ -3,6 +3,7 @@
 import io
 import itertools
 import re
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -15,7 +16,7 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-__all__ = ["COLOURS", "ENSEMBLE", "INK", "MARKERS", "Drawing", "figure", "legend", "powers"]
+__all__ = ["COLOURS", "ENSEMBLE", "INK", "MARKERS", "Drawing", "figure", "powers", "styled"]
 
 INK = "#010203"  # stands for the page's text colour until the SVG is written
 ENSEMBLE = "#1f86d6"
@@ -54,15 +55,19 @@ _STYLE: Any = {
 _serial = itertools.count()
 
 
+def styled() -> AbstractContextManager[None]:
+    """The style of the report, for as long as a figure is drawn; words of the data are no mathematics in it."""
+    return mpl.rc_context(_STYLE)
+
+
 def figure(
     width: float = 4.6, height: float = 3.1, ratios: tuple[float, ...] = (1.0,), top: float = 0.3
 ) -> tuple[Figure, list[Axes]]:
     """A figure in inches and its axes, one above the other with these heights, sharing x; ``top`` is left for words."""
-    with mpl.rc_context(_STYLE):
-        canvas = Figure(figsize=(width, height))
-        margins = {"left": 0.66 / width, "right": 1 - 0.1 / width, "bottom": 0.5 / height, "top": 1 - top / height}
-        room = {"height_ratios": ratios, "hspace": 0.12, **margins}
-        axes = canvas.subplots(len(ratios), 1, sharex=True, squeeze=False, gridspec_kw=room)[:, 0]
+    canvas = Figure(figsize=(width, height))
+    margins = {"left": 0.66 / width, "right": 1 - 0.1 / width, "bottom": 0.5 / height, "top": 1 - top / height}
+    room = {"height_ratios": ratios, "hspace": 0.12, **margins}
+    axes = canvas.subplots(len(ratios), 1, sharex=True, squeeze=False, gridspec_kw=room)[:, 0]
     for one in axes:
         one.patch.set_alpha(0)
         one.minorticks_off()
@@ -92,12 +97,6 @@ def _power(exponent: int) -> str:
     return "10" + str(exponent).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
 
 
-def legend(axes: Axes, **settings: Any) -> None:
-    """A legend in the style of the report."""
-    with mpl.rc_context(_STYLE):
-        axes.legend(**settings)
-
-
 @dataclass(frozen=True)
 class Drawing:
     """A figure, described by ``words`` for those who cannot see it."""
@@ -118,13 +117,14 @@ class Drawing:
     def add_to_title(self, words: str) -> None:
         """Say in the title what else the figure is of."""
         axes = self.canvas.axes[0]
-        axes.set_title(f"{axes.get_title()}: {words}")
+        with styled():
+            axes.set_title(f"{axes.get_title(loc='left')}: {words}")
 
     def save(self, stem: Path) -> list[Path]:
         """As STEM.svg and STEM.png on white paper, for a document of the reader's own."""
         vector, pixels = stem.with_name(f"{stem.name}.svg"), stem.with_name(f"{stem.name}.png")
         vector.write_text(self._svg(), encoding="utf-8")
-        with mpl.rc_context(_STYLE):
+        with styled():
             self.canvas.savefig(pixels, dpi=200, facecolor="white")
         return [vector, pixels]
 

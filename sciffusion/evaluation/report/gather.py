@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import xarray as xr
 
-from sciffusion.evaluation.report.figures import Drawing
+from sciffusion.evaluation.report.figures import Drawing, styled
 from sciffusion.evaluation.report.maps import SHARED, case_maps, mean_maps
 from sciffusion.evaluation.report.sections import Plot, Section
 
@@ -36,7 +36,8 @@ def figures_of(evaluation: "Evaluation", section: Section, variable: str) -> Ite
     """All figures of one variable that are possible."""
     for plot in section.plots:
         for name, one in _scores_for(evaluation, plot, variable):
-            drawn = plot.draw(one) if plot.possible(one) else []
+            with styled():
+                drawn = plot.draw(one) if plot.possible(one) else []
             owner = name if plot.each and evaluation.others else ""
             for index, drawing in enumerate(drawn):
                 if owner:
@@ -67,6 +68,10 @@ def maps_of(evaluation: "Evaluation", variable: str) -> Iterator[tuple[str, list
         if f"{variable}/truth" not in one.maps:
             continue
         units = str(one.scores["units"].sel(variable=variable).item())
-        drawn = case_maps(one.maps, variable, units, shared=index == 0) | mean_maps(one.maps, variable, units)
-        owner = {words: name for words in drawn if evaluation.others and words not in SHARED}
-        yield name, [Shown(variable, f"map_{owner.get(w, '')}_{w}", drawing) for w, drawing in drawn.items()]
+        with styled():
+            drawn = case_maps(one.maps, variable, units, shared=index == 0) | mean_maps(one.maps, variable, units)
+        shown = []
+        for words, drawing in drawn.items():
+            owner = name if evaluation.others and words not in SHARED else ""
+            shown.append(Shown(variable, "_".join(filter(None, ("map", owner, words))), drawing))
+        yield name, shown

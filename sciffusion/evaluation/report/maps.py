@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from sciffusion.evaluation.report.figures import Drawing, figure
+from sciffusion.evaluation.report.figures import INK, Drawing, figure
 
 __all__ = ["SHARED", "case_maps", "mean_maps"]
 
@@ -78,7 +78,8 @@ def _picture(
     beside = canvas.add_axes((box.x1 - 0.15, box.y0, 0.03, box.height))
     bar = canvas.colorbar(picture, cax=beside)
     bar.outline.set_visible(False)
-    bar.set_label(units)
+    bar.ax.tick_params(colors=INK)
+    bar.set_label(units, color=INK)
     vertical, horizontal = (_label(maps, _dim(dim)) for dim in field.dims)
     axes.set(title=title, xlabel=horizontal, ylabel=vertical)
     return Drawing(canvas, f"Map: {title}")

@@ -88,7 +88,7 @@ def _card(name: str, found: list[Statement], scores: xr.Dataset) -> str:
 
 
 def _scorecard(evaluation: "Evaluation") -> str:
-    text = scorecard_table(evaluation.scores)
+    text = scorecard_table(evaluation.scores, list(evaluation.side_by_side))
     text += "".join(f'<p class="note">{escape(words)}.</p>' for words in interval_notes(evaluation.scores))
     for name, one in evaluation.side_by_side.items():
         if one.in_sample is not None:
@@ -96,43 +96,54 @@ def _scorecard(evaluation: "Evaluation") -> str:
             text += (
                 f'<div class="alarm"><h3>IN-SAMPLE{owner}</h3><p>The same scores on cases that the model was trained '
                 "on. They are no evidence of skill; a large gap to the table above is a sign of overfitting.</p>"
-                f"{scorecard_table(one.in_sample)}</div>"
+                f"{scorecard_table(one.in_sample, [name])}</div>"
             )
     return text
 
 
 def _maps(evaluation: "Evaluation", shown: list[str]) -> str:
     case = escape(str(evaluation.maps.attrs.get("case", "")))
-    text = f"<p>{case}. {MAPS}</p>"
+    text = f"<p>The case shown: {case}. {MAPS}</p>"
     for variable in shown:
         text += f"<h3>{escape(variable)}</h3>"
         for name, pictures in maps_of(evaluation, variable):
             text += f"<h4>{escape(name)}</h4>" if evaluation.others else ""
-            text += _grid(pictures)
+            text += _grid(pictures, set())
     return text
 
 
 def _figures(evaluation: "Evaluation", section: Section, shown: list[str]) -> str:
     """Figures by variable, then what was left out and why."""
-    text = "".join(_block(name, figures_of(evaluation, section, name)) for name in shown)
+    found = {name: list(figures_of(evaluation, section, name)) for name in shown}
+    text = _blocks(found)
     for reason, plots in left_out(evaluation, section).items():
         text += f'<p class="note">Left out: {escape(", ".join(plots))}; {escape(reason)}.</p>'
     left = evaluation.scores.sizes["variable"] - len(shown)
     return text + (f'<p class="note">{left} more variables have numbers in the scorecard only.</p>' if left else "")
 
 
-def _block(title: str, figures: Iterable[Shown]) -> str:
-    grid = _grid(figures)
-    return f"<h3>{escape(title)}</h3>{grid}" if grid else ""
+def _blocks(found: dict[str, list[Shown]]) -> str:
+    """A row of figures per variable; one row for all where each has a single figure. A caption stands once."""
+    captions: set[str] = set()
+    if max(map(len, found.values())) == 1 and len(found) > 1:
+        every = [one for figures in found.values() for one in figures]
+        for one in every:
+            one.drawing.add_to_title(one.variable)
+        return _grid(every, captions)
+    titled = ((escape(name), _grid(figures, captions)) for name, figures in found.items() if figures)
+    return "".join(f"<h3>{name}</h3>{grid}" for name, grid in titled)
 
 
-def _grid(figures: Iterable[Shown]) -> str:
-    drawn = "".join(_figure(one) for one in figures)
-    return f'<div class="figures">{drawn}</div>' if drawn else ""
+def _grid(figures: Iterable[Shown], captions: set[str]) -> str:
+    drawn = "".join(_figure(one, captions) for one in figures)
+    return f'<div class="figures">{drawn}</div>'
 
 
-def _figure(one: Shown) -> str:
-    caption = f"<figcaption>{escape(one.caption)}</figcaption>" if one.caption else ""
+def _figure(one: Shown, captions: set[str]) -> str:
+    """With its caption where that has not been said yet."""
+    words = "" if one.caption in captions else one.caption
+    captions.add(one.caption)
+    caption = f"<figcaption>{escape(words)}</figcaption>" if words else ""
     return f"<figure>{one.drawing.inline()}{caption}</figure>"
 
 

@@ -5,11 +5,12 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, NullLocator
 
-from sciffusion.evaluation.report.figures import INK, Drawing, figure, legend
+from sciffusion.evaluation.report.figures import INK, Drawing, figure, powers
 from sciffusion.evaluation.report.systems import known_systems, style, unit
 
 __all__ = ["by_case", "by_region", "errors_by_case", "pooled"]
 
+WIDE = 4  # ratio of the largest to the smallest value from which an axis is logarithmic
 MOST_MARKS = 60  # cases up to which every one has a marker
 
 
@@ -17,9 +18,9 @@ def by_case(one: xr.Dataset) -> list[Drawing]:
     """CRPS of every system, case by case."""
     canvas, (axes,) = figure()
     _series(axes, one, "crps_by_case")
-    axes.set(title="CRPS case by case", ylabel=f"CRPS{unit(one)}", ylim=(0, None))
+    axes.set(title="CRPS case by case", ylabel=f"CRPS{unit(one)}")
     _case_labels(axes, one)
-    legend(axes)
+    axes.legend()
     return [Drawing(canvas, "CRPS of every system, case by case")]
 
 
@@ -28,27 +29,34 @@ def errors_by_case(one: xr.Dataset) -> list[Drawing]:
     canvas, (upper, lower) = figure(4.6, 4.2, (1.0, 1.0))
     for axes, name, words in ((upper, "rmse_by_case", "RMSE"), (lower, "mae_by_case", "MAE")):
         _series(axes, one, name)
-        axes.set(ylabel=f"{words}{unit(one)}", ylim=(0, None))
+        axes.set_ylabel(f"{words}{unit(one)}")
     upper.set_title("Errors of the ensemble mean")
     _case_labels(lower, one)
-    legend(lower)
+    lower.legend()
     return [Drawing(canvas, "RMSE and MAE of the mean of every system, case by case")]
 
 
 def _series(axes: Axes, one: xr.Dataset, name: str) -> None:
+    """A line per system; on a logarithmic axis where they are far apart."""
     for system in known_systems(one, name)[::-1]:
         look = style(one, system)
         if one.sizes["case"] > MOST_MARKS:
             look["marker"] = ""
         axes.plot(one[name].sel(system=system), label=system, **look)
+    values = one[name].values[one[name].values > 0]
+    if len(values) and values.max() > WIDE * values.min():
+        axes.set_yscale("log")
+        powers(axes.yaxis)
+    else:
+        axes.set_ylim(0, None)
 
 
 def _case_labels(axes: Axes, one: xr.Dataset) -> None:
     """First, middle and last case by name."""
     labels = [str(label).split("=")[-1] for label in one["case"].values]
     ticks = np.unique([0, (len(labels) - 1) // 2, len(labels) - 1])
-    axes.set_xticks(ticks, [labels[i][:16].replace("T", "\n") for i in ticks])
-    room = max(0.08 * len(labels), 0.5)
+    axes.set_xticks(ticks, [labels[i][:16].removesuffix("T00:00").replace("T", "\n") for i in ticks])
+    room = max(0.12 * len(labels), 0.5)
     axes.set_xlim(-room, len(labels) - 1 + room)
 
 
@@ -68,7 +76,7 @@ def by_region(one: xr.Dataset) -> list[Drawing]:
         axes.plot(own, label=names[0], **style(one, names[0], 3))
         axes.set(title="CRPS by region", xlabel="regions, sorted", ylabel=f"CRPS{unit(one)}", ylim=(0, None))
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-    legend(axes)
+    axes.legend()
     return [Drawing(canvas, "CRPS relative to the baselines in every region")]
 
 
@@ -84,5 +92,5 @@ def pooled(one: xr.Dataset) -> list[Drawing]:
     axes.set_xticks(sizes, [str(size) for size in sizes])
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_ylim(0, None)
-    legend(axes)
+    axes.legend()
     return [Drawing(canvas, "CRPS after averaging over blocks of cells")]

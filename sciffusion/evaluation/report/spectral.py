@@ -6,7 +6,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 
-from sciffusion.evaluation.report.figures import INK, Drawing, figure, legend, powers
+from sciffusion.evaluation.report.figures import INK, Drawing, figure, powers
 from sciffusion.evaluation.report.systems import known_systems, member_name, own_colour, style, wave_units
 from sciffusion.evaluation.verdict import spectral_tolerance
 
@@ -43,7 +43,7 @@ def _spectrum(one: xr.Dataset, band: str) -> Drawing:
     truth = here["power_truth"].isel(system=0)[inside] * factor
     upper.loglog(k, truth, color=INK, lw=1.2, label="truth")
     upper.set_ylim(float(truth[truth > 0].min()) / 30, None)
-    legend(upper, loc="lower left")
+    upper.legend(loc="lower left")
     upper.set_title(f"Power spectrum, {band}", pad=32)
     units = str(one["units"].item())
     upper.set_ylabel(f"power density ({_squared(units)})" if units else "power density")

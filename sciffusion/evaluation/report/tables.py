@@ -1,12 +1,13 @@
 """Tables of the report."""
 
 import json
+from collections.abc import Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
 import xarray as xr
 
-from sciffusion.evaluation.scorecard import HEADER, rows
+from sciffusion.evaluation.scorecard import header, rows
 
 if TYPE_CHECKING:
     from sciffusion.evaluation.evaluation import Evaluation
@@ -14,21 +15,22 @@ if TYPE_CHECKING:
 __all__ = ["attributes", "facts", "scorecard_table"]
 
 JSON_ATTRIBUTES = ("sciffusion_identity", "sciffusion_settings")
+SHOWN = 12  # digits of a fingerprint
 LONGEST = 600  # characters of an attribute that are shown
 
 
-def scorecard_table(scores: xr.Dataset) -> str:
-    """The same numbers as in the terminal, the ensemble's rows in bold."""
-    ours = str(scores["system"].values[0])
-    head = "".join(f"<th>{escape(name)}</th>" for name in HEADER)
-    body = "".join(_row(cells, ours) for cells in rows(scores))
+def scorecard_table(scores: xr.Dataset, judged: Sequence[str]) -> str:
+    """The same numbers as in the terminal, the rows of the ``judged`` ensembles in bold."""
+    head = "".join(f"<th>{escape(name)}</th>" for name in header(scores))
+    first = str(scores["system"].values[0])
+    body = "".join(_row(cells, cells[1] == first, cells[1] in judged) for cells in rows(scores))
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
-def _row(cells: tuple[str, ...], ours: str) -> str:
-    first = cells[1] == ours
+def _row(cells: tuple[str, ...], first: bool, judged: bool) -> str:
     shown = [escape(cells[0]) if first else "", *(_cell(cell) for cell in cells[1:])]
-    return f'<tr class="{"first ours" if first else ""}">' + "".join(f"<td>{cell}</td>" for cell in shown) + "</tr>"
+    looks = " ".join(["first"] * first + ["ours"] * judged)
+    return f'<tr class="{looks}">' + "".join(f"<td>{cell}</td>" for cell in shown) + "</tr>"
 
 
 def _cell(text: str) -> str:
@@ -38,17 +40,47 @@ def _cell(text: str) -> str:
 
 
 def facts(evaluation: "Evaluation") -> str:
-    """What was scored, at a glance."""
-    scores, known = evaluation.scores, _flat(evaluation.provenance)
-    entries = {
-        "members": scores.attrs["members"],
+    """What was scored, at a glance; what differs between ensembles side by side as a table."""
+    scores, judged = evaluation.scores, evaluation.side_by_side
+    baselines = [str(name) for name in scores["baseline"].values if name not in judged]
+    shared = {
         "cases": scores.attrs["cases"],
         "scored on": scores.attrs["sample"],
-        "compared with": ", ".join(str(name) for name in scores["baseline"].values) or "no baseline",
+        "compared with": ", ".join(baselines) or "no baseline",
     }
-    entries.update({words: value for words, value in _origin(known).items() if value})
+    own = {name: _own_facts(one) for name, one in judged.items()}
+    if not evaluation.others:
+        return _tiles(own[evaluation.name] | shared) + _hashes(evaluation.data)
+    return _tiles(shared) + _comparison(own) + _hashes(evaluation.data)
+
+
+def _own_facts(evaluation: "Evaluation") -> dict[str, Any]:
+    known = _origin(_flat(evaluation.provenance))
+    return {"members": evaluation.scores.attrs["members"]} | {words: value for words, value in known.items() if value}
+
+
+def _tiles(entries: dict[str, Any]) -> str:
     items = "".join(f"<div><b>{escape(str(value))}</b><span>{words}</span></div>" for words, value in entries.items())
     return f'<div class="facts">{items}</div>'
+
+
+def _comparison(own: dict[str, dict[str, Any]]) -> str:
+    """A row per ensemble."""
+    columns = list(dict.fromkeys(words for entries in own.values() for words in entries))
+    head = "".join(f"<th>{words}</th>" for words in ("ensemble", *columns))
+    body = ""
+    for name, entries in own.items():
+        cells = "".join(f"<td>{escape(str(entries.get(words, '–')))}</td>" for words in columns)
+        body += f'<tr class="ours"><td>{escape(name)}</td>{cells}</tr>'
+    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def _hashes(data: dict[str, str]) -> str:
+    """The first digits of the data's fingerprints; the YAML beside the report has all of them."""
+    if not data:
+        return ""
+    words = ", ".join(f"{escape(name)} <code>{escape(digest[:SHOWN])}</code>" for name, digest in data.items())
+    return f'<p class="note">SHA-256 of the data: {words}.</p>'
 
 
 def attributes(evaluation: "Evaluation") -> str:

@@ -3,7 +3,7 @@
 import xarray as xr
 from scipy.special import ndtri
 
-from sciffusion.evaluation.report.figures import INK, Drawing, figure, legend, powers
+from sciffusion.evaluation.report.figures import INK, Drawing, figure, powers
 from sciffusion.evaluation.report.systems import known_systems, style, unit
 
 __all__ = ["densities", "quantiles"]
@@ -20,7 +20,7 @@ def densities(one: xr.Dataset) -> list[Drawing]:
     axes.plot(middle, truth.where(truth > 0), color=INK, lw=1.2, label="truth")
     axes.set(title="Distribution of values", xlabel=f"value{unit(one)}", ylabel="probability density", yscale="log")
     powers(axes.yaxis)
-    legend(axes)
+    axes.legend()
     return [Drawing(canvas, "Probability density of truth and members, logarithmic")]
 
 
@@ -35,5 +35,5 @@ def quantiles(one: xr.Dataset) -> list[Drawing]:
     shown = [0.0001, 0.01, 0.1, 0.5, 0.9, 0.99, 0.9999]
     axes.set_xticks(ndtri(shown), [f"{100 * level:g}" for level in shown])
     axes.set(title="Quantiles against the truth", xlabel="quantile (%)", ylabel=f"members − truth{unit(one)}")
-    legend(axes)
+    axes.legend()
     return [Drawing(canvas, "Quantiles of the members minus quantiles of the truth")]

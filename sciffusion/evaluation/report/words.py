@@ -15,8 +15,8 @@ MASKED = (
 GLOSSARY = {
     "CRPS": "Continuous ranked probability score: the mean absolute error of a distribution, in the variable's units. "
     "The fair estimator does not reward or punish the number of members. Lower is better.",
-    "ensemble/this": "CRPS of the ensemble over CRPS of the baseline in that row, on the same cells and cases; "
-    "below 1 the ensemble is better.",
+    "NAME/this": "CRPS of the (first) ensemble over CRPS of the system in that row, on the same cells and cases; "
+    "below 1 the ensemble is better, beyond chance where the interval lies below 1.",
     "energy score": "The CRPS of whole fields: it also punishes wrong correlations in space. Lower is better.",
     "spread/skill": "sqrt((M+1)/M) times the root of the mean ensemble variance, over the RMSE of the ensemble mean. "
     "1 is calibrated, below 1 overconfident.",
