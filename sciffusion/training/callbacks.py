@@ -53,7 +53,7 @@ class Checkpoints(pl.Callback):
         if path.exists():
             return
         temporary = self.folder / f".{path.name}.part"
-        trainer.save_checkpoint(temporary)
+        trainer.save_checkpoint(temporary, weights_only=False)
         if trainer.is_global_zero:
             temporary.replace(path)
             for old in sorted(self.folder.glob("step-*.ckpt"))[:-KEPT]:
