@@ -25,8 +25,8 @@ class Extremes:
     def measure(self, pair: Pair) -> Sums:
         """Sums of one case."""
         truth = pair.truth[pair.valid].astype(np.float64)
-        members = pair.members[:, pair.valid].astype(np.float64)
-        values = [(np.nanmin(truth), np.nanmin(members, axis=1)), (np.nanmax(truth), np.nanmax(members, axis=1))]
+        members = [member[pair.valid].astype(np.float64) for member in pair.members]  # they may be on disk
+        values = [(most(truth), np.array([most(member) for member in members])) for most in (np.nanmin, np.nanmax)]
         return Sums(
             by_case={
                 "extreme_truth": np.array([one for one, _ in values]),
