@@ -12,8 +12,9 @@ from sciffusion.errors import SciffusionError
 from sciffusion.evaluation.backend import Backend, BackendName, backend_of
 from sciffusion.evaluation.cells import Cells
 from sciffusion.evaluation.matching import Matched, Slices, Weights, byte_count, match
-from sciffusion.evaluation.measures import Measure, Streamed
+from sciffusion.evaluation.measure import Measure
 from sciffusion.evaluation.score import Pair
+from sciffusion.evaluation.single_cells import Streamed
 from sciffusion.evaluation.spool import Members, Spool
 from sciffusion.evaluation.streaming import StreamedCRPS
 from sciffusion.evaluation.totals import Totals

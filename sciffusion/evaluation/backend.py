@@ -57,6 +57,10 @@ class Numpy:
     float64: Any = np.float64
     values: int = 1 << 18
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For other processes: modules cannot be sent."""
+        return backend_of, ("numpy",)
+
     def array(self, values: np.ndarray) -> Array:
         """The same."""
         return np.asarray(values)
@@ -89,6 +93,10 @@ class Torch:
     float64: Any
     device: Any
     values: int
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For other processes: modules cannot be sent."""
+        return backend_of, ("torch", str(self.device))
 
     def array(self, values: np.ndarray) -> Array:
         """A tensor on the device."""

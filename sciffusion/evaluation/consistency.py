@@ -1,6 +1,6 @@
 """Do the members agree with the coarse field they were given? Their conservative coarsening against it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +19,7 @@ class CoarseConsistency:
     coarsen: Coarsen
     weights: np.ndarray
 
-    def measure(self, members: np.ndarray, coarse: np.ndarray) -> Sums:
+    def measure(self, members: Iterable[np.ndarray], coarse: np.ndarray) -> Sums:
         """Sums of one case: ``members`` (member, *grid), ``coarse`` (*coarse grid). NaN cells are left out."""
         names = ("weight", "difference", "squared", "coarse", "squared_coarse")
         total, largest = dict.fromkeys(names, np.zeros(())), np.zeros(())

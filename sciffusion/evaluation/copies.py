@@ -7,6 +7,7 @@ members are exchangeable with the truth, it is close as often as any of them.
 """
 
 from dataclasses import dataclass
+from itertools import chain, islice
 
 import numpy as np
 from scipy import special
@@ -28,12 +29,11 @@ class Copies:
 
     def measure(self, pair: Pair) -> Sums:
         """Sums of one case."""
-        members = pair.members[:MEMBERS]
-        use = pair.valid & np.logical_and.reduce([np.isfinite(member) for member in members])
-        cells = np.flatnonzero(use)
+        cells = np.flatnonzero(pair.complete)
         cells = cells[sample_cells(len(cells), CELLS)]
-        rows = members.reshape(len(members), -1)[:, cells] - pair.truth.reshape(-1)[cells]
-        twins, pairs, degrees = _twins(rows.astype(np.float64), members.reshape(len(members), -1)[:, cells])
+        fields = np.stack([member.reshape(-1)[cells] for member in islice(pair.members, MEMBERS)])
+        rows = fields - pair.truth.reshape(-1)[cells]
+        twins, pairs, degrees = _twins(rows.astype(np.float64), fields)
         return Sums(by_case={"twins": np.array(twins), "pairs": np.array(pairs), "degrees": np.array(degrees)})
 
 
@@ -67,7 +67,7 @@ class Memorisation:
 
     def measure(self, pair: Pair) -> Sums:
         """Distances of one case, and which of them are close."""
-        rows = np.stack([pair.truth, *pair.members]).reshape(len(pair.members) + 1, -1)[:, self.cells]
+        rows = np.stack([field.reshape(-1)[self.cells] for field in chain([pair.truth], pair.members)])
         use = np.isfinite(rows).all(axis=0) & np.isfinite(self.fields).all(axis=0)
         distance = nearest(rows[:, use], self.fields[:, use])
         close = distance < distance.max() / 2

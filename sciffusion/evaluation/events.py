@@ -14,7 +14,7 @@ import xarray as xr
 from scipy.optimize import isotonic_regression
 
 from sciffusion.evaluation.cells import Cells, Named
-from sciffusion.evaluation.measures import Measure, Units
+from sciffusion.evaluation.measure import Measure, Units
 from sciffusion.evaluation.ranks import rank_counts
 
 __all__ = ["PIT", "ROC", "Brier", "Event", "ROCArea", "Reliability"]

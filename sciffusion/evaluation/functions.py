@@ -13,10 +13,11 @@ from typing import TypeVar, Unpack
 import xarray as xr
 
 from sciffusion.errors import SciffusionError
-from sciffusion.evaluation import events, measures, whole_fields
+from sciffusion.evaluation import events, single_cells, whole_fields
 from sciffusion.evaluation.accumulate import Options, accumulate
 from sciffusion.evaluation.crps import Estimator
-from sciffusion.evaluation.measures import CRPS, Measure
+from sciffusion.evaluation.measure import Measure
+from sciffusion.evaluation.single_cells import CRPS
 
 __all__ = [
     "acc",
@@ -56,7 +57,7 @@ class Settings(Options, total=False):
 
 
 def score(measure: Measure, ensemble: Data, reference: Data, *others: Data, **settings: Unpack[Settings]) -> Data:
-    """Any measure of `measures`, `events` or `whole_fields`; ``others`` are the fields named by ``measure.extras``.
+    """Any measure of `single_cells`, `events` or `whole_fields`; ``others`` are the fields named by ``measure.extras``.
 
     Raises SciffusionError when the reference lacks a variable of the ensemble, and as `accumulate` does.
     """
@@ -111,7 +112,7 @@ def crps(
     settings
         See the module.
     """
-    measure = CRPS(estimator, alpha) if stream is None else measures.Streamed(at_a_time=stream)
+    measure = CRPS(estimator, alpha) if stream is None else single_cells.Streamed(at_a_time=stream)
     return score(measure, ensemble, reference, **settings)
 
 
@@ -119,51 +120,51 @@ def threshold_weighted_crps(
     ensemble: Data, reference: Data, thresholds: Levels, *, upper: bool = True, **settings: Unpack[Settings]
 ) -> Data:
     """Fair CRPS of values above (or below) each threshold, dim ``threshold`` (Gneiting & Ranjan 2011)."""
-    return score(measures.ThresholdCRPS(_levels(thresholds), upper), ensemble, reference, **settings)
+    return score(single_cells.ThresholdCRPS(_levels(thresholds), upper), ensemble, reference, **settings)
 
 
 def quantile_score(
     ensemble: Data, reference: Data, levels: Levels = (0.05, 0.5, 0.95), **settings: Unpack[Settings]
 ) -> Data:
     """Pinball loss of the ensemble's quantiles, dim ``level``."""
-    return score(measures.QuantileScore(_levels(levels)), ensemble, reference, **settings)
+    return score(single_cells.QuantileScore(_levels(levels)), ensemble, reference, **settings)
 
 
 def rmse(ensemble: Data, reference: Data, **settings: Unpack[Settings]) -> Data:
     """Root mean squared error of the ensemble mean."""
-    return score(measures.ErrorOfMean("rmse"), ensemble, reference, **settings)
+    return score(single_cells.ErrorOfMean("rmse"), ensemble, reference, **settings)
 
 
 def mse(ensemble: Data, reference: Data, **settings: Unpack[Settings]) -> Data:
     """Mean squared error of the ensemble mean."""
-    return score(measures.ErrorOfMean("mse"), ensemble, reference, **settings)
+    return score(single_cells.ErrorOfMean("mse"), ensemble, reference, **settings)
 
 
 def mae(ensemble: Data, reference: Data, **settings: Unpack[Settings]) -> Data:
     """Mean absolute error of the ensemble mean."""
-    return score(measures.ErrorOfMean("mae"), ensemble, reference, **settings)
+    return score(single_cells.ErrorOfMean("mae"), ensemble, reference, **settings)
 
 
 def bias(ensemble: Data, reference: Data, **settings: Unpack[Settings]) -> Data:
     """Mean of ensemble mean minus reference."""
-    return score(measures.ErrorOfMean("bias"), ensemble, reference, **settings)
+    return score(single_cells.ErrorOfMean("bias"), ensemble, reference, **settings)
 
 
 def acc(
     ensemble: Data, reference: Data, climatology: Data, *, centred: bool = True, **settings: Unpack[Settings]
 ) -> Data:
     """Anomaly correlation of the ensemble mean, of departures from ``climatology``."""
-    return score(measures.ACC(centred), ensemble, reference, climatology, **settings)
+    return score(single_cells.ACC(centred), ensemble, reference, climatology, **settings)
 
 
 def spread(ensemble: Data, reference: Data, **settings: Unpack[Settings]) -> Data:
     """Root of the mean unbiased variance of the members, where the reference is there."""
-    return score(measures.Dispersion("spread"), ensemble, reference, **settings)
+    return score(single_cells.Dispersion("spread"), ensemble, reference, **settings)
 
 
 def spread_skill(ensemble: Data, reference: Data, **settings: Unpack[Settings]) -> Data:
     """sqrt((m + 1) / m) x spread over RMSE of the mean: 1 is calibrated, less over-confident (Fortin et al. 2014)."""
-    return score(measures.Dispersion("spread_skill"), ensemble, reference, **settings)
+    return score(single_cells.Dispersion("spread_skill"), ensemble, reference, **settings)
 
 
 def binned_spread_skill(
@@ -173,7 +174,7 @@ def binned_spread_skill(
 
     Spreads are told apart by 4 % from 1/1000 to 64 times ``scale``, which should be about the sd of the variable.
     """
-    return score(measures.BinnedSpreadSkill(bins, scale), ensemble, reference, **settings)
+    return score(single_cells.BinnedSpreadSkill(bins, scale), ensemble, reference, **settings)
 
 
 def rank_histogram(ensemble: Data, reference: Data, *, seed: int = 0, **settings: Unpack[Settings]) -> Data:
@@ -182,7 +183,7 @@ def rank_histogram(ensemble: Data, reference: Data, *, seed: int = 0, **settings
     Ties are broken at random, by ``seed`` and cell alone. With ``interval``, the attributes ``p_flat``, ``p_slope``
     and ``p_curvature`` test the histogram against a flat one by the same block bootstrap.
     """
-    return score(measures.Ranks(seed), ensemble, reference, **settings)
+    return score(single_cells.Ranks(seed), ensemble, reference, **settings)
 
 
 def pit_histogram(ensemble: Data, reference: Data, *, bins: int = 10, **settings: Unpack[Settings]) -> Data:
@@ -268,4 +269,4 @@ def skill_score(
 
     ``measure`` is any measure of cells; the default is the fair CRPS. Intervals resample both together.
     """
-    return score(measures.Skill(measure or CRPS()), ensemble, reference, baseline, **settings)
+    return score(single_cells.Skill(measure or CRPS()), ensemble, reference, baseline, **settings)

@@ -32,7 +32,8 @@ def gallery(panel: Panel, fields: list[Field], case: Case, sample: str) -> xr.Da
 
 
 def _case_maps(panel: Panel, one: Field, case: Case, ours: str) -> dict[str, np.ndarray]:
-    truth, members = panel.truth.read(one, case), panel.systems[ours].read(one, case)
+    source, truth = panel.systems[ours], panel.truth.read(one, case)
+    members = source.read(one, case) if panel.budget is None else source.members(one, case, panel.budget // 2)
     if truth is None or members is None:
         return {}
     error, variance, _ = ensemble_moments(members, truth[0])

@@ -30,7 +30,7 @@ class Neighbours:
 
     def measure(self, pair: Pair) -> Sums:
         """Sums (region,) of one case."""
-        valid = pair.valid & np.logical_and.reduce([np.isfinite(member) for member in pair.members])
+        valid = pair.complete
         count = int(self.regions.max()) + 1
         sums = {f"{part}_{kind}": np.zeros(count) for kind in KINDS for part in ("product", "square")}
         for kind, fields in self._fields(pair, valid):

@@ -1,13 +1,14 @@
 """The panel of judges: every score of every system on the same cells, one case of one field in memory at a time."""
 
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
 
 from sciffusion.errors import SciffusionError
+from sciffusion.evaluation.backend import NUMPY, Backend
 from sciffusion.evaluation.calibration import BinnedSpread
 from sciffusion.evaluation.consistency import CoarseConsistency
 from sciffusion.evaluation.copies import Copies, Memorisation
@@ -25,12 +26,15 @@ from sciffusion.evaluation.score import Pair, Score
 from sciffusion.evaluation.seams import Seams
 from sciffusion.evaluation.source import Source
 from sciffusion.evaluation.spectral import Spectral
+from sciffusion.evaluation.spool import Members
 from sciffusion.evaluation.tally import Sums, Tally
 from sciffusion.evaluation.timing import Sketch
+from sciffusion.evaluation.workers import judged
 
-__all__ = ["Coarse", "Key", "Marks", "Panel", "Progress"]
+__all__ = ["Coarse", "Judged", "Key", "Marks", "Panel", "Progress"]
 
 Key = tuple[str, str, str]  # sample, system, field
+Judged = dict[str, tuple[dict[Key, Sums], dict[str, int]]]  # by field: sums, and members of every system
 Sample = Callable[[Case], str]
 Progress = Callable[[str, int, int], None]  # label of the case whose turn it is, how many are done, how many there are
 
@@ -63,7 +67,8 @@ class Panel:
 
     The first of ``systems`` is the ensemble judged, the others are what it is compared with. ``memory`` holds the
     training data of the fields that have some. ``marks`` holds what
-    every field's counts are counted by, fixed before the first case so that tallies of processes merge.
+    every field's counts are counted by, fixed before the first case so that tallies of processes merge. Members that
+    take more than ``budget`` bytes are kept on disk while their case is judged.
     """
 
     systems: dict[str, Source]
@@ -72,28 +77,41 @@ class Panel:
     coarse: Coarse | None = None
     estimator: Estimator = "fair"
     memory: dict[str, Memorisation] = field(default_factory=dict)
+    backend: Backend = NUMPY
+    budget: int | None = None
     marks: dict[str, Marks] = field(default_factory=dict)
     members: dict[str, int] = field(default_factory=dict)
     tallies: dict[Key, Tally] = field(default_factory=dict)
     skipped: list[str] = field(default_factory=list)
     done: set[str] = field(default_factory=set)
 
-    def run(self, fields: Sequence[Field], cases: Sequence[Case], sample: Sample, progress: Progress) -> None:
+    def run(
+        self, fields: Sequence[Field], cases: Sequence[Case], sample: Sample, progress: Progress, processes: int = 1
+    ) -> None:
         """Measure every case of every field that has a truth and members; the others are listed in ``skipped``.
 
-        Cases that are done already are left out, so that an interrupted run goes on where it stopped.
+        Cases that are done already are left out, so that an interrupted run goes on where it stopped. The marks have
+        to be fixed before.
         """
-        self.fix_marks(fields, cases)
-        for case in cases:
-            if case.label in self.done:
-                continue
+        left = [case for case in cases if case.label not in self.done]
+        if processes > 1 and len(left) > 1:
+            for case, sums in judged(self, fields, left, sample, processes):
+                progress(case.label, len(self.done), len(cases))
+                self._commit(case, sums)
+            return
+        for case in left:
             progress(case.label, len(self.done), len(cases))
-            found = {one.label: self._judge(one, case, sample(case)) for one in fields}
-            self._commit(case, found)
+            self._commit(case, self.judge(fields, case, sample(case)))
 
-    def _commit(self, case: Case, found: Mapping[str, dict[Key, Sums]]) -> None:
+    def judge(self, fields: Sequence[Field], case: Case, sample: str) -> Judged:
+        """The sums of one case, added to nothing yet."""
+        return {one.label: self._judge(one, case, sample) for one in fields}
+
+    def _commit(self, case: Case, found: Judged) -> None:
         """Add a whole case at once: what interrupts the measuring leaves no half case behind."""
-        for label, sums in found.items():
+        for label, (sums, members) in found.items():
+            for system, count in members.items():
+                self.members[system] = max(self.members.get(system, 0), count)
             if not sums:
                 self.skipped.append(f"{label} at {case.label}")
             for key, one in sums.items():
@@ -120,7 +138,12 @@ class Panel:
 
     def emptied(self, marks: dict[str, Marks]) -> "Panel":
         """The same panel before its first case, with these marks."""
-        return Panel(self.systems, self.truth, self.domain, self.coarse, self.estimator, self.memory, dict(marks))
+        return replace(self, marks=dict(marks), members={}, tallies={}, skipped=[], done=set())
+
+    def ordered(self, cases: Sequence[Case]) -> "Panel":
+        """The same sums with cases in this order, whatever the order in which parts were added."""
+        labels = [case.label for case in cases]
+        return replace(self, tallies={key: tally.ordered(labels) for key, tally in self.tallies.items()})
 
     def merge(self, other: "Panel") -> "Panel":
         """The sums of both, which have judged different cases of the same data."""
@@ -137,39 +160,39 @@ class Panel:
         merged.skipped, merged.done = self.skipped + other.skipped, self.done | other.done
         return merged
 
-    def _judge(self, one: Field, case: Case, sample: str) -> dict[Key, Sums]:
-        """Sums of every system; none when there is no truth or nothing of the ensemble."""
+    def _judge(self, one: Field, case: Case, sample: str) -> tuple[dict[Key, Sums], dict[str, int]]:
+        """Sums and members of every system; none when there is no truth or nothing of the ensemble."""
         truth = self.truth.read(one, case)
         read = {name: self._members(source, one, case) for name, source in self.systems.items()}
         fields = {name: members for name, members in read.items() if members is not None}
         ours = next(iter(self.systems))
         if truth is None or ours not in fields:
-            return {}
+            return {}, {}
         pairs = self._pairs(fields, truth[0], f"{one.label}|{case.label}")
         if not pairs[ours].valid.any():
-            return {}
+            return {}, {}
         given = self.coarse.source.read(one, case) if self.coarse else None
-        judged = {}
+        found = {}
         for name, pair in pairs.items():
-            self.members[name] = max(self.members.get(name, 0), len(fields[name]))
             parts = [score.measure(pair) for score in self.scores(one.label, len(fields[name]))]
             if self.coarse is not None and given is not None:
                 parts.append(self.coarse.score.measure(fields[name], given[0]))
-            judged[sample, name, one.label] = _joined(parts)
-        return judged
+            found[sample, name, one.label] = _joined(parts)
+        return found, {name: len(members) for name, members in fields.items()}
 
-    def _members(self, source: Source, one: Field, case: Case) -> np.ndarray | None:
-        members = source.read(one, case)
+    def _members(self, source: Source, one: Field, case: Case) -> Members | None:
+        budget = None if self.budget is None else self.budget // (2 * len(self.systems))
+        members = source.read(one, case) if budget is None else source.members(one, case, budget)
         if members is None and one.variable in source.ds and source is not next(iter(self.systems.values())):
             raise SciffusionError(f"{source.name} has no case {case.label}", "give it all cases of the ensemble")
         return members
 
-    def _pairs(self, fields: dict[str, np.ndarray], truth: np.ndarray, key: str) -> dict[str, Pair]:
+    def _pairs(self, fields: dict[str, Members], truth: np.ndarray, key: str) -> dict[str, Pair]:
         """One pair per system, all valid at the same cells: those where every system has a member."""
         seed = zlib.crc32(key.encode())
-        alone = {name: Pair.of(members, truth, seed=seed) for name, members in fields.items()}
+        alone = {name: Pair.of(members, truth, None, seed, self.backend) for name, members in fields.items()}
         common = np.logical_and.reduce([pair.valid for pair in alone.values()])
-        return {name: Pair(pair.members, pair.truth, common, seed) for name, pair in alone.items()}
+        return {name: replace(pair, valid=common) for name, pair in alone.items()}
 
     def scores(self, label: str, members: int) -> list[Score]:
         """The scores of one field."""

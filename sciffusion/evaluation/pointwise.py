@@ -43,7 +43,7 @@ class Pointwise:
     def _cells(self, pair: Pair) -> dict[str, np.ndarray]:
         error, variance, count = pair.moments
         single = len(pair.members) == 1
-        score = np.abs(error) if single else crps(pair.members, pair.truth, self.estimator)
+        score = np.abs(error) if single else crps(pair.members, pair.truth, self.estimator, backend=pair.backend)
         with np.errstate(invalid="ignore", divide="ignore"):
             corrected = variance * (count + 1) / count
         spread = np.isfinite(variance)

@@ -24,9 +24,9 @@ class Extremes:
 
     def measure(self, pair: Pair) -> Sums:
         """Sums of one case."""
-        truth = pair.truth[pair.valid].astype(np.float64)
-        members = [member[pair.valid].astype(np.float64) for member in pair.members]  # they may be on disk
-        values = [(most(truth), np.array([most(member) for member in members])) for most in (np.nanmin, np.nanmax)]
+        truth = _ends(pair.truth[pair.valid])
+        members = np.stack([_ends(member[pair.valid]) for member in pair.members])
+        values = list(zip(truth, members.T, strict=True))
         return Sums(
             by_case={
                 "extreme_truth": np.array([one for one, _ in values]),
@@ -36,6 +36,10 @@ class Extremes:
                 ),
             }
         )
+
+
+def _ends(values: np.ndarray) -> np.ndarray:
+    return np.array([np.nanmin(values), np.nanmax(values)], dtype=np.float64)
 
 
 def position(truth: float, members: np.ndarray, seed: int) -> float:

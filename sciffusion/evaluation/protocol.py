@@ -4,17 +4,19 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import xarray as xr
 
 from sciffusion.errors import SciffusionError
+from sciffusion.evaluation.backend import BackendName, backend_of
 from sciffusion.evaluation.consistency import CoarseConsistency
 from sciffusion.evaluation.crps import Estimator
 from sciffusion.evaluation.domain import Domain, Window
 from sciffusion.evaluation.evaluation import Evaluation
 from sciffusion.evaluation.gallery import gallery
 from sciffusion.evaluation.layout import Case, Field, Layout
+from sciffusion.evaluation.matching import byte_count
 from sciffusion.evaluation.panel import Coarse, Panel, Progress
 from sciffusion.evaluation.results import Results
 from sciffusion.evaluation.source import Source
@@ -45,7 +47,12 @@ def evaluate(
     window: Window = "hann",
     block: int | None = None,
     progress: Progress | None = None,
-    state: str | Path | None = None,
+    state: str | Path | Sequence[str | Path] | None = None,
+    part: tuple[int, int] | None = None,
+    processes: int = 1,
+    memory: int | str | None = None,
+    backend: BackendName = "numpy",
+    device: str | None = None,
 ) -> Evaluation:
     """Judge an ensemble against the truth, beside baselines, on the cells and cases that all of them have.
 
@@ -80,7 +87,17 @@ def evaluate(
     progress
         Called for every case when its turn comes: its label, how many are done, how many there are.
     state
-        File that keeps the sums: an interrupted evaluation goes on from it, and new cases are added to it.
+        File that keeps the sums: an interrupted evaluation goes on from it, and new cases are added to it. Of several
+        files all are read, as far as they exist, and the first is written.
+    part
+        (i, n): judge only the i-th (from 0) of n runs of consecutive cases, to be joined by ``state``.
+    processes
+        How many processes judge cases at a time. A script that asks for several needs ``if __name__ == "__main__":``.
+    memory
+        How much a process may hold of the members of one case, such as "2GB"; those that need more are kept in a
+        temporary file meanwhile. Default: no limit.
+    backend
+        numpy (default), or torch on ``device``, by default the GPU where there is one.
 
     Raises
     ------
@@ -97,10 +114,13 @@ def evaluate(
     systems = {name: Source.of(name, ds, layout, cells).in_units_of(reference) for name, ds in named.items()}
     truth = Source.of("the reference", reference, layout, cells, deterministic=True)
     fields, cases = layout.fields(first, chosen), layout.case_list(first)
-    given, memory = _coarse(coarse, layout, cells, reference), memories(training, layout, cells, fields, reference)
-    panel = Panel(systems, truth, Domain.of(cells, window), given, estimator, memory)
+    given, known = _coarse(coarse, layout, cells, reference), memories(training, layout, cells, fields, reference)
+    budget, engine = None if memory is None else byte_count(memory), backend_of(backend, device)
+    panel = Panel(systems, truth, Domain.of(cells, window), given, estimator, known, engine, budget)
     sample = _sampler(first, training, layout)
-    panel = _run(panel, state, fields, cases, sample, progress or (lambda label, done, total: None))
+    panel.fix_marks(fields, cases)
+    work = _Work(fields, _part(cases, part), sample, progress or (lambda label, done, total: None), processes)
+    panel = _run(panel, _files(state), work).ordered(cases)
     found = [
         _evaluation(panel.led_by(name), fields, cases, sample, block, ds, reference) for name, ds in judged.items()
     ]
@@ -116,24 +136,39 @@ def _together(judged: Mapping[str, xr.Dataset], baselines: Mapping[str, xr.Datas
     return {**judged, **baselines}
 
 
-def _run(
-    panel: Panel,
-    state: str | Path | None,
-    fields: list[Field],
-    cases: list[Case],
-    sample: Callable[[Case], str],
-    progress: Progress,
-) -> Panel:
-    """Judge the cases; with ``state``, go on from that file and leave the sums there, whatever ends the run."""
-    if state is None:
-        panel.run(fields, cases, sample, progress)
-        return panel
-    if Path(state).exists():
-        panel = load(panel, state)
+class _Work(NamedTuple):
+    """What is to be judged, and how."""
+
+    fields: list[Field]
+    cases: list[Case]
+    sample: Callable[[Case], str]
+    progress: Progress
+    processes: int
+
+
+def _part(cases: list[Case], part: tuple[int, int] | None) -> list[Case]:
+    """The i-th of n runs of consecutive cases."""
+    if part is None:
+        return cases
+    i, n = part
+    if not 0 <= i < n:
+        raise SciffusionError(f"there is no part {i} of {n}", f"parts are numbered from 0 to {n - 1}")
+    return cases[i * len(cases) // n : (i + 1) * len(cases) // n]
+
+
+def _files(state: str | Path | Sequence[str | Path] | None) -> list[Path]:
+    return [] if state is None else [Path(state)] if isinstance(state, str | Path) else [Path(file) for file in state]
+
+
+def _run(panel: Panel, files: Sequence[Path], work: _Work) -> Panel:
+    """Judge the cases that no state has; the first of ``files`` gets the sums, whatever ends the run."""
+    for file in files:
+        panel = load(panel, file) if file.exists() else panel
     try:
-        panel.run(fields, cases, sample, progress)
+        panel.run(*work)
     finally:
-        save(panel, state)
+        if files:
+            save(panel, files[0])
     return panel
 
 

@@ -44,7 +44,7 @@ class Seams:
 
     def measure(self, pair: Pair) -> Sums:
         """Sums of one case."""
-        valid = pair.valid & np.logical_and.reduce([np.isfinite(member) for member in pair.members])
+        valid = pair.complete
         sums = {}
         for axis, wraps in enumerate(self.periodic):
             if valid.shape[axis] < 4 * LEAST_PERIOD:

@@ -1,13 +1,16 @@
 """Reading one case of one field at a time from data that line up with the ensemble, whatever their order and names."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import chain
+from math import prod
 
 import numpy as np
 import xarray as xr
 
 from sciffusion.errors import SciffusionError
 from sciffusion.evaluation.layout import Case, Field, Layout, member_dim
+from sciffusion.evaluation.spool import Members, Spool
 from sciffusion.fields.grid import Grid
 from sciffusion.fields.roles import role_of
 from sciffusion.fields.units import conversion
@@ -70,7 +73,26 @@ class Source:
             )
         if self.member is None or self.member not in array.dims:
             return np.asarray(array.transpose(*self.layout.grid).values)[None]
-        return np.asarray(array.transpose(self.member, *self.layout.grid).values)
+        return np.ascontiguousarray(array.transpose(self.member, *self.layout.grid).values)
+
+    def members(self, field: Field, case: Case, budget: int) -> Members | None:
+        """``read``, by way of a file on disk when the members take more than ``budget`` bytes."""
+        count = 1 if self.member is None else self.ds.sizes[self.member]
+        array = self.ds.get(field.variable)
+        if array is None or count < 2 or self.member not in array.dims:
+            return self.read(field, case)
+        size = array.dtype.itemsize * prod(self.ds.sizes[dim] for dim in self.layout.grid)
+        if size * count <= budget:
+            return self.read(field, case)
+        step = max(1, budget // (2 * size))
+        blocks = (self._only(slice(i, i + step)).read(field, case) for i in range(0, count, step))
+        first = next(blocks)
+        if first is None:
+            return None
+        return Spool(member for block in chain([first], blocks) if block is not None for member in block)
+
+    def _only(self, members: slice) -> "Source":
+        return replace(self, ds=self.ds.isel({self.member: members}))
 
     @property
     def _kept(self) -> tuple[str | None, ...]:

@@ -35,7 +35,7 @@ class Spectral:
 
     def measure(self, pair: Pair) -> Sums:
         """Sums of one case."""
-        valid = pair.valid & np.logical_and.reduce([np.isfinite(member) for member in pair.members])
+        valid = pair.complete
         shells = {kind: self.basis.gather(power) for kind, power in self._powers(pair, valid).items()}
         bins = bin_matrix(self.basis.wavenumber, self.edges)
         by_case = {f"bins_{kind}": power @ bins for kind, power in shells.items()}

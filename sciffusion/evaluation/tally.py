@@ -58,6 +58,11 @@ class Tally:
         _combine(merged.maximum, other.maximum, np.fmax)
         return merged
 
+    def ordered(self, cases: Iterable[str]) -> "Tally":
+        """The same sums with cases in this order, others after them."""
+        labels = [case for case in cases if case in self.by_case]
+        return Tally({case: self.by_case[case] for case in (*labels, *self.by_case)}, self.total, self.maximum)
+
     def stacked(self, name: str, cases: Iterable[str] | None = None) -> np.ndarray:
         """The sums called ``name``, (case, ...)."""
         return np.stack([self.by_case[case][name] for case in (self.cases if cases is None else cases)])

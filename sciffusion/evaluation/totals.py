@@ -18,9 +18,9 @@ import numpy as np
 import xarray as xr
 
 from sciffusion.errors import SciffusionError
-from sciffusion.evaluation import events, measures, whole_fields
+from sciffusion.evaluation import events, single_cells, whole_fields
 from sciffusion.evaluation.bootstrap import Resampling, block_length
-from sciffusion.evaluation.measures import Measure
+from sciffusion.evaluation.measure import Measure
 
 __all__ = ["Totals"]
 
@@ -162,13 +162,13 @@ def _quantiles(drawn: np.ndarray, tails: list[float]) -> np.ndarray:
 
 def _settings(measure: Measure) -> dict[str, Any]:
     settings = asdict(measure)
-    if isinstance(measure, measures.Skill):
+    if isinstance(measure, single_cells.Skill):
         settings["measure"] = {"class": type(measure.measure).__name__, "settings": _settings(measure.measure)}
     return settings
 
 
 def _measure(name: str, settings: Mapping[str, Any]) -> Measure:
-    rooms = (measures, events, whole_fields)
+    rooms = (single_cells, events, whole_fields)
     kind: type[Measure] = next(getattr(room, name) for room in rooms if name in room.__all__)
     plain: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()}
     if "measure" in plain:

@@ -7,7 +7,7 @@ import numpy as np
 
 from sciffusion.evaluation.cells import Named
 from sciffusion.evaluation.crps import Estimator, check_estimator
-from sciffusion.evaluation.measures import Measure, Units
+from sciffusion.evaluation.measure import Measure, Units
 from sciffusion.evaluation.multivariate import LAGS, energy_score, pooled_crps, variogram_score
 from sciffusion.evaluation.score import Pair
 
@@ -17,8 +17,6 @@ __all__ = ["FSS", "Energy", "FieldMeasure", "PooledCRPS", "Variogram"]
 @dataclass(frozen=True)
 class FieldMeasure(Measure):
     """Sees one case at a time, on the whole grid."""
-
-    whole_fields: ClassVar[bool] = True
 
     def field_sums(self, pair: Pair, weights: np.ndarray, periodic: tuple[bool, ...]) -> dict[str, np.ndarray]:
         """Sums of one case, named (*own dims); ``weights`` (*grid)."""

@@ -13,7 +13,7 @@ from scipy.stats import norm
 
 from sciffusion import evaluation as ev
 from sciffusion.errors import SciffusionError
-from sciffusion.evaluation.measures import CRPS, ErrorOfMean
+from sciffusion.evaluation.single_cells import CRPS, ErrorOfMean
 
 MEMBERS, TIMES, ROWS, COLUMNS = 9, 24, 6, 8
 TIGHT = {"rtol": 1e-12, "atol": 1e-12}

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from sciffusion import evaluation as ev
 from sciffusion.errors import SciffusionError
-from sciffusion.evaluation import events, measures, whole_fields
+from sciffusion.evaluation import events, single_cells, whole_fields
 from sciffusion.evaluation.backend import backend_of
 from sciffusion.evaluation.crps import crps
 from sciffusion.evaluation.multivariate import energy_score
@@ -19,15 +19,15 @@ from sciffusion.evaluation.streaming import StreamedCRPS
 
 TIGHT = {"rtol": 1e-11, "atol": 1e-12}
 CELLS = (
-    measures.CRPS(),
-    measures.CRPS("almost fair"),
-    measures.ThresholdCRPS((0.0, 0.5)),
-    measures.QuantileScore((0.2, 0.9)),
-    measures.ErrorOfMean("rmse"),
-    measures.ErrorOfMean("bias"),
-    measures.Dispersion(),
-    measures.BinnedSpreadSkill(4),
-    measures.Ranks(),
+    single_cells.CRPS(),
+    single_cells.CRPS("almost fair"),
+    single_cells.ThresholdCRPS((0.0, 0.5)),
+    single_cells.QuantileScore((0.2, 0.9)),
+    single_cells.ErrorOfMean("rmse"),
+    single_cells.ErrorOfMean("bias"),
+    single_cells.Dispersion(),
+    single_cells.BinnedSpreadSkill(4),
+    single_cells.Ranks(),
     events.Brier((0.0,)),
     events.ROCArea((0.0,)),
     events.Reliability((0.0,)),

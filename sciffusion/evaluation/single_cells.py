@@ -1,9 +1,4 @@
-"""Measures of single cells: what each takes from a block of cells, and what the sums of many blocks mean.
-
-A measure has no state. ``sums`` turns a block into weighted sums (*kept, *own dims), which add up over blocks, times
-and processes; ``result`` reads totals of the same shape. Where a score, a spread or an error is not there (NaN), its
-weight is not there either, so masked data give what cropped data give.
-"""
+"""Measures of single cells: CRPS, errors of the mean, spread, quantiles, ranks, and the skill of any of them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,6 +9,7 @@ import numpy as np
 from sciffusion.evaluation.calibration import curves, spread_sums
 from sciffusion.evaluation.cells import Cells, Named
 from sciffusion.evaluation.crps import Estimator, check_estimator, crps, threshold_weighted_crps
+from sciffusion.evaluation.measure import Measure, Units
 from sciffusion.evaluation.ranks import MOST_BINS, flatness, rank_bins
 
 __all__ = [
@@ -22,52 +18,12 @@ __all__ = [
     "BinnedSpreadSkill",
     "Dispersion",
     "ErrorOfMean",
-    "Measure",
     "QuantileScore",
     "Ranks",
     "Skill",
     "Streamed",
     "ThresholdCRPS",
 ]
-
-Units = Literal["same", "squared", "1"]
-
-
-@dataclass(frozen=True)
-class Measure:
-    """``title`` is the long name of the result, ``units`` says how its units follow from those of the data.
-
-    ``extras`` names further fields that have to be given; ``whole_fields`` measures see one case of the grid at a time.
-    """
-
-    title: ClassVar[str] = ""
-    units: ClassVar[Units] = "same"
-    extras: ClassVar[tuple[str, ...]] = ()
-    whole_fields: ClassVar[bool] = False
-
-    def coords(self, members: int) -> dict[str, Any]:
-        """Dims of the result's own, in order, with their labels."""
-        return {}
-
-    def attributes(self, members: int) -> dict[str, Any]:
-        """How the number was computed."""
-        return {}
-
-    def sums(self, cells: Cells) -> dict[str, np.ndarray]:
-        """Sums of a block, named (*kept, *own dims)."""
-        raise NotImplementedError
-
-    def result(self, s: Named) -> np.ndarray:
-        """The number, from sums (..., *own dims)."""
-        return np.asarray(s["score"] / s["weight"])
-
-    def remarks(self, s: Named) -> dict[str, Any]:
-        """More attributes, from the sums of everything."""
-        return {}
-
-    def tests(self, value: np.ndarray, drawn: np.ndarray) -> dict[str, Any]:
-        """Attributes that say how sure a departure is; ``drawn`` (resample, ...) are bootstrap values of ``value``."""
-        return {}
 
 
 @dataclass(frozen=True)
