@@ -37,8 +37,10 @@ SECTIONS: dict[str, list[type[BaseModel]]] = {
         stage_settings.DenoiserStage,
         stage_settings.RegressionStage,
         stage_settings.FlowMapStage,
+        stage_settings.AutoencoderStage,
         stage_settings.NoiseSettings,
         stage_settings.Sampler,
+        stage_settings.Augmentation,
         stage_settings.StageTrain,
     ],
 }

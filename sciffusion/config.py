@@ -32,6 +32,7 @@ from sciffusion.settings import (
     Variable,
 )
 from sciffusion.stage_settings import (
+    AutoencoderStage,
     DenoiserStage,
     DiTSettings,
     FlowMapStage,
@@ -45,6 +46,7 @@ from sciffusion.stage_settings import (
 
 __all__ = [
     "Augment",
+    "AutoencoderStage",
     "Calendar",
     "CoarseField",
     "Condition",
@@ -143,21 +145,26 @@ def _stage_faults(experiment: Experiment) -> Iterator[Fault]:
     """Stages of one name, and references to conditions and earlier stages that do not exist or are of another kind."""
     coarse = [name for name, condition in experiment.conditions.items() if isinstance(condition, CoarseField)]
     before: list[str] = []
+    coders: list[str] = []
     for stage in experiment.stages:
         if stage.name in before:
             yield Fault(("stages", stage.name, "name"), f"two stages are called {stage.name!r}", "rename one")
         outputs = [f"{name}.output" for name in before]
-        constraint = getattr(stage, "constraint", None)
+        constraint, space = getattr(stage, "constraint", None), getattr(stage, "space", None)
         for key, wanted, known, kind in (
             ("inputs", stage.inputs or [], ["*", *experiment.conditions, *outputs], "condition or earlier stage"),
             ("baseline", [stage.baseline] if stage.baseline else [], outputs or coarse, _BASELINE[bool(before)]),
             ("constraint", [constraint] if constraint else [], coarse, "coarse condition"),
+            ("space", [space] if space else [], coders, "earlier autoencoder stage"),
         ):
             for name in wanted:
                 if name not in known:
                     mend = f"known: {', '.join(known) or '(none)'}"
                     yield Fault(("stages", stage.name, key), f"{name!r} is no {kind}", mend)
+        if space and getattr(stage, "coarsen", 1) > 1:
+            yield Fault(("stages", stage.name, "coarsen"), "a code is not coarsened", "keep one of space and coarsen")
         before.append(stage.name)
+        coders += [stage.name] if isinstance(stage, AutoencoderStage) else []
 
 
 _BASELINE = {False: "coarse condition", True: "output of an earlier stage (the first stage names the coarse condition)"}

@@ -18,6 +18,8 @@ _BUILT_IN: dict[str, dict[str, str]] = {
     "networks": {
         "unet": "sciffusion.networks.unet:UNet",
         "dit": "sciffusion.networks.dit:DiT",
+        "mlp": "sciffusion.networks.mlp:MLP",
+        "autoencoder": "sciffusion.networks.autoencoder:Autoencoder",
     },
     "conditioners": {
         "coarse": "sciffusion.conditioners.coarse:CoarseField",
@@ -27,6 +29,7 @@ _BUILT_IN: dict[str, dict[str, str]] = {
         "position": "sciffusion.conditioners.position:Position",
     },
     "stages": {
+        "autoencoder": "sciffusion.stages.autoencoder:AutoencoderStage",
         "denoiser": "sciffusion.stages.denoiser:DenoiserStage",
         "flowmap": "sciffusion.stages.flowmap:FlowMapStage",
         "regression": "sciffusion.stages.regression:RegressionStage",

@@ -11,9 +11,13 @@ from pydantic import Discriminator, Field, Tag
 from sciffusion.settings import Settings
 
 __all__ = [
+    "Augmentation",
+    "AutoencoderSettings",
+    "AutoencoderStage",
     "DenoiserStage",
     "DiTSettings",
     "FlowMapStage",
+    "MLPSettings",
     "Network",
     "NoiseSettings",
     "RegressionStage",
@@ -59,6 +63,31 @@ class DiTSettings(Settings):
     embedding: int = Field(default=256, ge=8, description="width of the noise-level and vector embedding")
 
 
+class MLPSettings(Settings):
+    """A perceptron for vectors, such as the embeddings of a prior."""
+
+    kind: Literal["mlp"] = "mlp"
+    width: int = Field(default=256, ge=8, description="features of the residual stream")
+    depth: int = Field(default=6, ge=1, description="residual blocks")
+    cells: int = Field(default=4, ge=1, description="parts per axis over which conditions on the grid are averaged")
+    dropout: float = Field(default=0.1, ge=0, lt=1, description="share of activations dropped in training")
+    embedding: int = Field(default=128, ge=8, description="width of the noise-level and vector embedding")
+
+
+class AutoencoderSettings(Settings):
+    """A convolutional autoencoder; its latent has 1 / 2^(levels - 1) of the cells along each axis."""
+
+    kind: Literal["autoencoder"] = "autoencoder"
+    channels: int = Field(default=64, ge=4, description="width of the outermost level")
+    multipliers: list[int] = Field(default=[1, 2, 4], min_length=1, description="width of each level over channels")
+    blocks: int = Field(default=2, ge=1, description="residual blocks per level and side")
+    latent: int = Field(default=4, ge=1, description="channels of the latent")
+    shortcuts: bool = Field(default=False, description="carry cells into channels beside every change of level")
+    vector: int | None = Field(default=None, ge=1, description="features of one code vector in place of a latent field")
+    cells: int = Field(default=4, ge=1, description="parts per axis that a code vector is made of")
+    dropout: float = Field(default=0.0, ge=0, lt=1, description="share of activations dropped in training")
+
+
 def _kind(default: str) -> Callable[[Any], str]:
     """The kind of a section's settings, or ``default`` where it does not say."""
 
@@ -69,7 +98,8 @@ def _kind(default: str) -> Callable[[Any], str]:
 
 
 Network = Annotated[
-    Annotated[UNetSettings, Tag("unet")] | Annotated[DiTSettings, Tag("dit")], Discriminator(_kind("unet"))
+    Annotated[UNetSettings, Tag("unet")] | Annotated[DiTSettings, Tag("dit")] | Annotated[MLPSettings, Tag("mlp")],
+    Discriminator(_kind("unet")),
 ]
 
 
@@ -118,6 +148,20 @@ class Sampler(Settings):
     guidance_interval: tuple[float, float] | None = Field(
         default=None, description="noise levels [low, high] that guidance is limited to"
     )
+    threshold: float | None = Field(
+        default=None,
+        gt=0.5,
+        lt=1,
+        description="dynamic thresholding: answers whose quantile of this order passes that of every training case are"
+        " scaled back to it; null: none; needs a model that was trained with one",
+    )
+
+
+class Augmentation(Settings):
+    """Noise on the outputs of earlier stages that are inputs, with its level as an input too (cascades)."""
+
+    largest: float = Field(default=0.0, ge=0, description="levels in training are uniform up to this; 0: no noise")
+    sampling: float = Field(default=0.0, ge=0, description="level when members are drawn")
 
 
 class StageTrain(Settings):
@@ -158,6 +202,18 @@ class RegressionStage(_Trained):
     network: Network = Field(default=UNetSettings(), description="the network")
 
 
+class AutoencoderStage(_Trained):
+    """A code for the codec's fields, in which later stages (``space: NAME``) work."""
+
+    name: str = Field(default="autoencoder", description="name of the stage within the emulator")
+    kind: Literal["autoencoder"] = "autoencoder"
+    network: AutoencoderSettings = Field(default=AutoencoderSettings(), description="the network")
+    inputs: list[str] | None = Field(default=[], max_length=0, description="none: fields alone are coded")
+    kl: float = Field(default=1e-4, ge=0, description="weight of the code's size in the loss")
+    spectrum: float = Field(default=0.05, ge=0, description="weight of the spectral distance in the loss")
+    tails: float = Field(default=0.5, ge=0, description="more weight of cells beyond two sds, per sd")
+
+
 class _Diffusion(_Trained):
     """What denoisers and flow maps share."""
 
@@ -169,6 +225,9 @@ class _Diffusion(_Trained):
     noise: NoiseSettings = Field(default=NoiseSettings(), description="noise levels of training")
     sampler: Sampler = Field(default=Sampler(), description="how members are drawn unless told otherwise")
     constraint: str | None = Field(default=None, description="coarse condition that every member must reproduce")
+    space: str | None = Field(default=None, description="autoencoder stage in whose code this stage works")
+    coarsen: int = Field(default=1, ge=1, description="works on means over blocks of so many cells a side (cascades)")
+    augmentation: Augmentation = Field(default=Augmentation(), description="noise on outputs of earlier stages")
 
 
 class DenoiserStage(_Diffusion):
@@ -199,7 +258,8 @@ class FlowMapStage(_Diffusion):
 
 
 Stage = Annotated[
-    Annotated[DenoiserStage, Tag("denoiser")]
+    Annotated[AutoencoderStage, Tag("autoencoder")]
+    | Annotated[DenoiserStage, Tag("denoiser")]
     | Annotated[FlowMapStage, Tag("flowmap")]
     | Annotated[RegressionStage, Tag("regression")],
     Discriminator(_kind("denoiser")),

@@ -172,8 +172,12 @@ class Stage(nn.Module):
         """
         raise TypeError(f"{type(self).__name__} has no output that a later stage could use")
 
+    def standard(self, output: Tensor) -> Tensor:
+        """An output in units in which a later stage's network likes to be told it."""
+        return output
+
     def shown(self, output: Tensor, size: Sequence[int]) -> Context:
-        """An output as conditioning of a later stage on fields of ``size``."""
+        """A `standard` output as conditioning of a later stage on fields of ``size``."""
         return Context(channels=output)
 
     @property

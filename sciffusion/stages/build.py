@@ -26,6 +26,7 @@ from sciffusion.fields.grid import Grid
 from sciffusion.fields.statistics import fold_of
 from sciffusion.fields.variables import channel_coords, stack, target_variables
 from sciffusion.stages.analogues import AnalogueStage, Remembered
+from sciffusion.stages.autoencoder import AutoencoderStage
 from sciffusion.stages.base import Stage, Window
 from sciffusion.stages.climatology import ClimatologyStage
 from sciffusion.stages.constraint import CoarseConstraint
@@ -33,7 +34,8 @@ from sciffusion.stages.denoiser import DenoiserStage, frame_of
 from sciffusion.stages.interpolation import InterpolationStage
 from sciffusion.stages.levels import fitted_range
 from sciffusion.stages.linear import LinearGaussianStage
-from sciffusion.stages.measure import measure
+from sciffusion.stages.measure import bounds, measure
+from sciffusion.stages.networked import NetworkStage
 from sciffusion.stages.quantile import QuantileMappingStage
 from sciffusion.stages.regression import RegressionStage
 from sciffusion.stages.stencil import Stencil
@@ -87,8 +89,10 @@ def _conditioners(
 
 
 def _names(settings: config.Stage, experiment: config.Experiment) -> list[str]:
-    """Conditions that the stage looks at, in the order of the experiment."""
-    wanted = ["*"] if settings.inputs is None else settings.inputs
+    """Conditions that the stage looks at, in the order of the experiment; an autoencoder's baseline is read too."""
+    wanted = ["*"] if settings.inputs is None else list(settings.inputs)
+    if settings.kind == "autoencoder":
+        wanted = [settings.baseline or ""]
     return [name for name in experiment.conditions if name in wanted or "*" in wanted]
 
 
@@ -117,15 +121,30 @@ def _build_denoiser(
         constraint = _constraint((known | dict(conditioners))[settings.constraint], codec)
     frame, leading_rms = frame_of(settings, codec, earlier), codec.leading_rms
     if not frame.plain:
-        measured = measure(experiment, data, frame, earlier)
+        measured = measure(experiment, data, frame, NetworkStage(settings, codec, conditioners, earlier))
         frame.set(measured)
         leading_rms = measured.leading_rms
     levels = fitted_range(settings.noise, leading_rms)
     kind: type[DenoiserStage] = registry.get("stages", settings.kind)
-    return kind(settings, codec, conditioners, levels, constraint, earlier, frame)
+    stage = kind(settings, codec, conditioners, levels, constraint, earlier, frame)
+    if settings.sampler.threshold is not None and stage.bounds is not None:
+        stage.bounds.copy_(bounds(experiment, data, stage, settings.sampler.threshold))
+    return stage
+
+
+def _build_autoencoder(
+    settings: config.AutoencoderStage,
+    experiment: config.Experiment,
+    data: ExperimentData,
+    codec: FieldCodec,
+    conditioners: Mapping[str, Conditioner],
+    earlier: Mapping[str, Stage],
+) -> AutoencoderStage:
+    return AutoencoderStage(settings, codec, conditioners, earlier)
 
 
 _BUILDERS: dict[str, Callable[..., Stage]] = {
+    "autoencoder": _build_autoencoder,
     "denoiser": _build_denoiser,
     "flowmap": _build_denoiser,
     "regression": _build_regression,

@@ -20,16 +20,19 @@ from sciffusion.boundary import Boundary
 from sciffusion.conditioners.base import Conditioner
 from sciffusion.context import Context
 from sciffusion.diffusion import parameterization, sampling, sigmas, solvers
-from sciffusion.diffusion.denoiser import Denoiser, Masked, Preconditioned
+from sciffusion.diffusion.denoiser import Denoiser, Masked, Preconditioned, expand
 from sciffusion.diffusion.guidance.classifier_free import ClassifierFree
+from sciffusion.diffusion.guidance.threshold import Thresholded
+from sciffusion.errors import SciffusionError
 from sciffusion.execution.transfer import to_device
 from sciffusion.fields.cases import Case
 from sciffusion.fields.codec import FieldCodec
 from sciffusion.stages import levels
 from sciffusion.stages.base import Item, Prepared, Stage, Window
 from sciffusion.stages.constraint import CoarseConstraint
-from sciffusion.stages.frame import Frame, Space
+from sciffusion.stages.frame import Frame
 from sciffusion.stages.networked import NetworkStage, without_output
+from sciffusion.stages.spaces import Vector, space_of
 
 __all__ = ["DenoiserStage", "Learned", "frame_of"]
 
@@ -47,7 +50,7 @@ class Learned:
 def frame_of(settings: Any, codec: FieldCodec, earlier: Mapping[str, Stage]) -> Frame:
     """The frame that the settings describe, with nothing measured yet."""
     baseline = without_output(settings.baseline) if earlier and settings.baseline else None
-    return Frame(Space(codec), baseline)
+    return Frame(space_of(settings, codec, earlier), baseline)
 
 
 class DenoiserStage(NetworkStage):
@@ -56,6 +59,7 @@ class DenoiserStage(NetworkStage):
     kind: ClassVar[str] = "denoiser"
     settings: config.DenoiserStage | config.FlowMapStage
     settings_type: ClassVar[type[config.Settings]] = config.DenoiserStage
+    bounds: Tensor | None  # lowest, highest value, largest quantile of any case: see Thresholded
 
     def __init__(
         self,
@@ -73,13 +77,15 @@ class DenoiserStage(NetworkStage):
         self.frame = frame or frame_of(settings, codec, self.earlier)
         self.path = levels.path_of(settings.noise, noise_range.sigma_min, noise_range.sigma_max)
         network = self.make_network(self.frame.space, features=self.label_features(settings))
+        measured = settings.sampler.threshold is not None
+        self.register_buffer("bounds", torch.zeros(3, self.frame.space.shape[0]) if measured else None)
         self.parameterization = parameterization.by_name(settings.parameterization)
         self.denoiser = Masked(Preconditioned(network, self.parameterization))
 
     @staticmethod
     def label_features(settings: Any) -> int:
-        """Features that the network is told besides the conditions."""
-        return 0
+        """Features that the network is told besides the conditions: the level of the augmentation."""
+        return int(settings.augmentation.largest > 0)
 
     @property
     def network(self) -> Any:
@@ -90,10 +96,11 @@ class DenoiserStage(NetworkStage):
         """The one."""
         return [self.network]
 
-    @property
-    def boundary(self) -> Sequence[Boundary]:
-        """Boundaries of the space."""
-        return self.frame.space.boundary
+    def set_boundary(self, names: tuple[Boundary, ...]) -> None:
+        """Tell the network and the space; a code vector has none."""
+        if len(names) == len(self.frame.space.boundary) and not isinstance(self.frame.space, Vector):
+            super().set_boundary(names)
+            self.frame.space.boundary = names
 
     @property
     def output_shape(self) -> tuple[int, ...]:
@@ -111,15 +118,43 @@ class DenoiserStage(NetworkStage):
 
     # --- training
 
-    def learn(self, batch: Mapping[str, Any], keep: Tensor) -> Learned:
-        """A batch of training samples in the frame; conditions are dropped where ``keep`` is False."""
+    def learn(self, batch: Mapping[str, Any], keep: Tensor, generator: torch.Generator | None = None) -> Learned:
+        """A batch of training samples in the frame; conditions are dropped where ``keep`` is False.
+
+        ``generator`` draws the noise of the augmentation; None: torch's own.
+        """
         outputs = self.truths(batch)
         size = batch["z"].shape[2:]
-        context = self.joined(self.encode(batch["inputs"], keep, batch["mask"]), outputs, size)
+        context = self.encode(batch["inputs"], keep, batch["mask"])
+        level = _uniform(len(keep), generator).to(keep.device) * self.settings.augmentation.largest
+        noises = {name: _normal(outputs[name], generator) for name in self.given if self.settings.augmentation.largest}
+        context = self.told(context, outputs, size, level, noises)
         space = self.frame.space
         area, valid = space.cells(batch["area"], batch["valid"])
         y = self.frame.target(self.truth(batch), outputs)
         return Learned(y, space.context(context), area, valid)
+
+    def told(
+        self,
+        context: Context,
+        outputs: Mapping[str, Tensor],
+        size: Sequence[int],
+        level: Tensor,
+        noises: Mapping[str, Tensor],
+    ) -> Context:
+        """The conditions joined by the outputs given, these with noise of ``level`` (batch,), which is told too.
+
+        An output v becomes (v + level n) / sqrt(1 + level^2), of unit variance still (Ho et al. 2021, cascaded
+        diffusion, arXiv:2106.15282, section 4).
+        """
+        if not self.settings.augmentation.largest or not self.given:
+            return self.joined(context, outputs, size)
+        shown = []
+        for name in self.given:
+            stage, column = self.earlier[name], expand(level, outputs[name])
+            noisy = (stage.standard(outputs[name]) + column * noises[name]) / torch.sqrt(1 + column**2)
+            shown.append(stage.shown(noisy, size))
+        return Context.merge([context, *shown, Context(vector=level[:, None])])
 
     def truth(self, batch: Mapping[str, Any]) -> Tensor:
         """The field itself, in this stage's space."""
@@ -139,10 +174,10 @@ class DenoiserStage(NetworkStage):
         """Integrate each item from its own noise, and add what the frame took off."""
         settings, outputs = sampler or self.settings.sampler, dict(outputs or {})
         with torch.no_grad():
-            context = self.item_context(items, outputs)
+            context = self.item_context(items, outputs, seed)
             noise = to_device(self.noise(items, seed=seed), self.device)
             shift = self.frame.shift(noise, outputs)
-            denoiser = self.guided(settings, items, outputs, shift)
+            denoiser = self.guided(settings, items, outputs, shift, seed)
             y = self.integrate(denoiser, noise, context, settings, items, seed)
             return self.frame.value(y, outputs)
 
@@ -167,22 +202,32 @@ class DenoiserStage(NetworkStage):
             noise=lambda step: to_device(self.noise(items, seed=seed, step=step, stream="solver"), self.device),
         )
 
-    def item_context(self, items: Sequence[Item], outputs: Mapping[str, Tensor], *, keep: bool = True) -> Context:
+    def item_context(
+        self, items: Sequence[Item], outputs: Mapping[str, Tensor], seed: int, *, keep: bool = True
+    ) -> Context:
         """The conditioning of each item; without ``keep`` what the network is told when every condition is dropped."""
         cases, order = self.per_item(items)
         context = self.context(cases, keep=keep).map(lambda value: value.index_select(0, order))
         size = self.codec.valid_cells(cases[0].window).shape[1:]
-        return self.frame.space.context(self.joined(context, outputs, size))
+        level = torch.full((len(items),), self.settings.augmentation.sampling, device=self.device)
+        noises = {}
+        if self.settings.augmentation.largest:
+            stream = f"into {self.name}"
+            noises = {n: self.earlier[n].noise(items, seed=seed, stream=stream).to(self.device) for n in self.given}
+        return self.frame.space.context(self.told(context, outputs, size, level, noises))
 
     def guided(
-        self, settings: config.Sampler, items: Sequence[Item], outputs: Mapping[str, Tensor], shift: Tensor
+        self, settings: config.Sampler, items: Sequence[Item], outputs: Mapping[str, Tensor], shift: Tensor, seed: int
     ) -> Denoiser:
         """The denoiser with the guidance of the settings and the constraint around it."""
         denoiser: Denoiser = self.denoiser
         if settings.guidance != 1.0:
-            null = self.item_context(items, outputs, keep=False)
+            null = self.item_context(items, outputs, seed, keep=False)
             interval = settings.guidance_interval or (0.0, float("inf"))
             denoiser = ClassifierFree(denoiser, null, settings.guidance, interval)
+        if settings.threshold is not None:
+            low, high, limit = self._bounds()
+            denoiser = Thresholded(denoiser, low, high, limit, settings.threshold)
         right_sides = self._right_sides(items)
         if self.constraint is None or right_sides is None or not self.frame.space.plain:
             return denoiser
@@ -190,6 +235,15 @@ class DenoiserStage(NetworkStage):
         if not self.frame.plain:
             right_sides = self.constraint.moved(right_sides, shift, self.frame.scale)
         return self.constraint.wrap(denoiser, right_sides)
+
+    def _bounds(self) -> tuple[Tensor, Tensor, Tensor]:
+        if self.bounds is None:
+            raise SciffusionError(
+                f"stage {self.name} was trained without a threshold, so the range of its target was not measured",
+                "set stages.NAME.sampler.threshold before training, or sample without one",
+            )
+        low, high, limit = self.bounds
+        return low, high, limit
 
     def field(self, output: Tensor) -> Tensor:
         """The output decoded to the codec's space."""
@@ -202,6 +256,10 @@ class DenoiserStage(NetworkStage):
             return fields
         baselines = [item.prepared.baseline for item in items if item.prepared.baseline is not None]
         return self.constraint.finish(fields, right_sides, baselines or None)
+
+    def standard(self, output: Tensor) -> Tensor:
+        """Mean 0 and sd 1."""
+        return self.frame.standard(output)
 
     def shown(self, output: Tensor, size: Sequence[int]) -> Context:
         """The output as conditioning of a later stage."""
@@ -247,6 +305,14 @@ class DenoiserStage(NetworkStage):
             constraint or None,
             earlier,
         )
+
+
+def _uniform(count: int, generator: torch.Generator | None) -> Tensor:
+    return torch.rand(count, generator=generator)
+
+
+def _normal(like: Tensor, generator: torch.Generator | None) -> Tensor:
+    return torch.randn(like.shape, generator=generator).to(like)
 
 
 def _right_side(constraint: CoarseConstraint, case: Prepared) -> Tensor:

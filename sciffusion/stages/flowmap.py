@@ -37,7 +37,8 @@ class FlowMapStage(DenoiserStage):
     @staticmethod
     def label_features(settings: Any) -> int:
         """The level that a step ends at, for maps that are told it."""
-        return NetworkMap.features if settings.objective in TOLD else 0
+        told = NetworkMap.features if settings.objective in TOLD else 0
+        return DenoiserStage.label_features(settings) + told
 
     @property
     def gamma(self) -> float:

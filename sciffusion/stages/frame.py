@@ -100,6 +100,12 @@ class Frame(nn.Module):
         """V of y: the inverse of `target`."""
         return y if self.plain else self._shift(y, outputs) + self._column(self.scale, y) * y
 
+    def standard(self, v: Tensor) -> Tensor:
+        """V with mean 0 and sd 1 over the training cases, where that is known (without b)."""
+        if self.plain or self.baseline is not None:
+            return v
+        return (v - self._column(self.offset, v)) / self._column(self.scale, v)
+
     def _shift(self, like: Tensor, outputs: Mapping[str, Tensor]) -> Tensor:
         offset = self._column(self.offset, like)
         return offset if self.baseline is None else outputs[self.baseline].to(like) + offset

@@ -15,9 +15,10 @@ from sciffusion.datasets.pairs import ExperimentData
 from sciffusion.datasets.training import Cache, TrainingCases
 from sciffusion.fields.statistics import Sketch, Totals
 from sciffusion.stages.base import Stage
+from sciffusion.stages.denoiser import DenoiserStage
 from sciffusion.stages.frame import Frame, Measured
 
-__all__ = ["batches", "measure", "training_cases"]
+__all__ = ["batches", "bounds", "measure", "training_cases"]
 
 CASES = 128
 
@@ -59,18 +60,18 @@ def _batched(item: Any, device: torch.device) -> Any:
     return {key: _batched(value, device) for key, value in item.items()}
 
 
-def measure(
-    experiment: config.Experiment, data: ExperimentData, frame: Frame, earlier: Mapping[str, Stage]
-) -> Measured:
-    """Means and sds per channel of v - b over training cases, and the rms of the leading mode of y."""
-    last = list(earlier.values())[-1]
+def measure(experiment: config.Experiment, data: ExperimentData, frame: Frame, reader: Stage) -> Measured:
+    """Means and sds per channel of v - b over training cases, and the rms of the leading mode of y.
+
+    ``reader`` stands for the stage that the frame is to belong to: it reads the cases and knows the earlier stages.
+    """
     channels = frame.space.shape[0]
     totals, sketch = Totals.zeros(channels), Sketch()
     most = min(CASES, experiment.train.statistics_cases)
     with torch.no_grad():
-        cases = training_cases(experiment, data, last, crop=experiment.train.crop)
-        for batch in batches(cases, most, last.device):
-            outputs = {} if frame.baseline is None else {frame.baseline: earlier[frame.baseline].truth(batch)}
+        cases = training_cases(experiment, data, reader, crop=experiment.train.crop)
+        for batch in batches(cases, most, reader.device):
+            outputs = {} if frame.baseline is None else {frame.baseline: reader.earlier[frame.baseline].truth(batch)}
             v = frame.target(frame.space.encode(batch["z"]), outputs)
             area, valid = frame.space.cells(batch["area"], batch["valid"])
             r = _array(v if valid is None else torch.where(valid, v, torch.nan))
@@ -81,6 +82,18 @@ def measure(
     return Measured(
         torch.from_numpy(totals.mean).float(), torch.from_numpy(sd).float(), sketch.leading_rms(scaling.mean, sd)
     )
+
+
+def bounds(experiment: config.Experiment, data: ExperimentData, stage: DenoiserStage, order: float) -> Tensor:
+    """Lowest and highest y of the training cases, and the largest quantile of |y| of any case, (3, channel)."""
+    found = []
+    with torch.no_grad():
+        cases = training_cases(experiment, data, stage, crop=experiment.train.crop)
+        for batch in batches(cases, CASES, stage.device):
+            y = stage.frame.target(stage.truth(batch), stage.truths(batch))[0].flatten(1).double()
+            found.append(torch.stack([y.amin(1), y.amax(1), torch.quantile(y.abs(), order, dim=1)]))
+    low, high, size = torch.stack(found).unbind(1)
+    return torch.stack([low.amin(0), high.amax(0), size.amax(0)]).float()
 
 
 def _array(x: Tensor) -> np.ndarray:

@@ -78,19 +78,16 @@ class NetworkStage(Stage):
         for network in self.networks():
             bake(network, channels_last=True)
 
-    @property
-    def boundary(self) -> Sequence[Boundary]:
-        """Boundaries of the grid that the networks work on."""
-        return self.codec.grid.boundary()
-
     def set_cut(self, cut: Sequence[bool]) -> None:
         """Windows end in mirrors wherever the grid's own boundary is."""
-        names = self.boundary
-        if len(names) != len(cut):
-            return
+        names = self.codec.grid.boundary()
         reflected = [c or (name == "pole" and cut[-1]) for name, c in zip(names, cut, strict=True)]
+        self.set_boundary(tuple("reflect" if r else n for n, r in zip(names, reflected, strict=True)))
+
+    def set_boundary(self, names: tuple[Boundary, ...]) -> None:
+        """Tell the networks the boundary of the grid, or of the windows in training."""
         for network in self.networks():
-            network.boundary = tuple("reflect" if r else n for n, r in zip(names, reflected, strict=True))
+            network.boundary = names
 
     def encode(self, inputs: Mapping[str, Mapping[str, Tensor]], keep: Tensor, mask: Tensor) -> Context:
         """The conditions, and where cells are always missing the mask, as both a channel and a rule."""
@@ -101,7 +98,7 @@ class NetworkStage(Stage):
 
     def joined(self, context: Context, outputs: Mapping[str, Tensor], size: Sequence[int]) -> Context:
         """The conditions with the outputs of earlier stages that are inputs, on a grid of ``size``."""
-        shown = [self.earlier[name].shown(outputs[name], size) for name in self.given]
+        shown = [self.earlier[n].shown(self.earlier[n].standard(outputs[n]), size) for n in self.given]
         return Context.merge([context, *shown]) if shown else context
 
     def per_item(self, items: Sequence[Item]) -> tuple[list[Prepared], Tensor]:
@@ -117,6 +114,7 @@ class NetworkStage(Stage):
         masked = 0 if self.codec.valid is None else self.codec.valid.shape[0]
         conditioners = list(self.conditioners.values())
         channels, rank = space.shape[0], space.rank
+        more = {"context_rank": self.codec.grid.rank} if self.settings.network.kind == "mlp" else {}
         return registry.get("networks", self.settings.network.kind)(
             channels,
             channels,
@@ -126,6 +124,7 @@ class NetworkStage(Stage):
             vector_features=sum(c.features for c in conditioners) + sum(own for _, own in shows) + features,
             token_features=_token_features(conditioners),
             settings=self.settings.network,
+            **more,
         )
 
     def describe(self) -> dict[str, Any]:

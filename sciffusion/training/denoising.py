@@ -40,7 +40,8 @@ class DenoiserModule(StageModule):
 
     def validation_losses(self, batch: dict[str, Any], index: int) -> dict[str, Tensor]:
         """EDM's loss at fixed levels, with noise fixed per validation case."""
-        learned, generator = self.stage.learn(batch, self.kept(batch)), torch.Generator().manual_seed(index)
+        generator = torch.Generator().manual_seed(index)
+        learned = self.stage.learn(batch, self.kept(batch), generator)
         y, losses = learned.y, {}
         for sigma in self._levels():
             noise = torch.randn(y.shape, generator=generator).to(y)

@@ -76,7 +76,7 @@ class FlowMapModule(StageModule):
     def validation_losses(self, batch: dict[str, Any], index: int) -> dict[str, Tensor]:
         """Fair CRPS of a few members, drawn with noise fixed per validation case."""
         stage, generator = self.stage, torch.Generator().manual_seed(index)
-        learned = stage.learn(batch, self.kept(batch))
+        learned = stage.learn(batch, self.kept(batch), generator)
         shape = (MEMBERS * len(learned.y), *learned.y.shape[1:])
 
         def noise(_: int) -> Tensor:

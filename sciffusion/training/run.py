@@ -39,6 +39,7 @@ from sciffusion.stages.build import build_baselines, build_stage
 from sciffusion.stages.flowmap import FlowMapStage
 from sciffusion.stopping import Stopped
 from sciffusion.training.callbacks import Checkpoints, LogLines, StopOnSignal, last_checkpoint
+from sciffusion.training.coding import AutoencoderModule, floors
 from sciffusion.training.data import TrainingData
 from sciffusion.training.denoising import DenoiserModule
 from sciffusion.training.mapping import FlowMapModule
@@ -49,6 +50,7 @@ from sciffusion.training.teacher import teacher_of
 __all__ = ["train"]
 
 MODULES: dict[str, Callable[[Any, config.TrainSettings], StageModule]] = {
+    "autoencoder": AutoencoderModule,
     "denoiser": DenoiserModule,
     "regression": RegressionModule,
 }
@@ -149,7 +151,10 @@ def _finish(
     codec = stages[0].codec.without_folds()
     for stage in stages:
         stage.codec = codec
-    emulator = Emulator(stages, _card(settings, data, folder, seconds))
+    card = _card(settings, data, folder, seconds)
+    if floor := floors(stages, data):
+        card["reconstruction_floor"] = floor
+    emulator = Emulator(stages, card)
     for name, baseline in built.items():
         Emulator([baseline], emulator.card | {"recipe": name}).save(folder / "baselines" / name)
     emulator.save(folder / "emulator")

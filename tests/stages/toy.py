@@ -43,6 +43,10 @@ def _small(row: dict) -> dict:
     changes = {"sampler.steps": 2} if row["kind"] == "denoiser" else {}
     if row.get("network", {}).get("kind") == "dit":
         return changes | {"network": "{kind: dit, width: 16, depth: 1, heads: 2, patch: 4, embedding: 16}"}
+    if row["kind"] == "autoencoder":
+        return {"network.channels": 8, "network.blocks": 1}
+    if row.get("network", {}).get("kind") == "mlp":
+        return changes | {"network": "{kind: mlp, width: 16, depth: 1, embedding: 16}"}
     return changes
 
 

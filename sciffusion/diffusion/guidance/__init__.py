@@ -9,6 +9,7 @@ from sciffusion.diffusion.guidance.mmps import MMPS
 from sciffusion.diffusion.guidance.observations import Observed
 from sciffusion.diffusion.guidance.pigdm import PiGDM
 from sciffusion.diffusion.guidance.replacement import Replacement
+from sciffusion.diffusion.guidance.threshold import Thresholded
 from sciffusion.diffusion.guidance.tmpd import TMPD
 from sciffusion.errors import SciffusionError
 
@@ -24,6 +25,7 @@ __all__ = [
     "Projected",
     "Replacement",
     "Retracted",
+    "Thresholded",
     "by_name",
     "multiplicative",
 ]

@@ -1,0 +1,65 @@
+"""The autoencoder stage: a code for the codec's fields, in which later stages are trained and sampled.
+
+It draws nothing. What it loses no later stage can bring back: its own error, the reconstruction floor, is measured when
+it has been trained and goes on the model's card.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Self
+
+from torch import Tensor
+
+from sciffusion import config
+from sciffusion.conditioners.base import Conditioner
+from sciffusion.fields.codec import FieldCodec
+from sciffusion.networks.autoencoder import Autoencoder
+from sciffusion.stages.base import Stage
+from sciffusion.stages.networked import NetworkStage
+
+__all__ = ["AutoencoderStage"]
+
+
+class AutoencoderStage(NetworkStage):
+    """Encoder and decoder of the codec's fields. Its conditioner, if any, serves the baseline only."""
+
+    kind: ClassVar[str] = "autoencoder"
+    draws: ClassVar[bool] = False
+    settings: config.AutoencoderStage
+
+    def __init__(
+        self,
+        settings: config.AutoencoderStage,
+        codec: FieldCodec,
+        conditioners: Mapping[str, Conditioner],
+        earlier: Mapping[str, Stage] | None = None,
+    ) -> None:
+        super().__init__(settings, codec, conditioners, earlier)
+        grid = codec.grid
+        self.network = Autoencoder(
+            len(codec.channels), rank=grid.rank, boundary=grid.boundary(), settings=settings.network
+        )
+
+    def networks(self) -> Sequence[Any]:
+        """The one."""
+        return [self.network]
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """(channel, *grid) of the code on the whole domain."""
+        return self.network.code_shape(self.codec.grid.shape)
+
+    def truth(self, batch: Mapping[str, Any]) -> Tensor:
+        """The field as the code keeps it."""
+        z: Tensor = batch["z"]
+        return self.network.decode(self.network.encode(z)[0], z.shape[2:])
+
+    @classmethod
+    def restore(
+        cls,
+        entry: Mapping[str, Any],
+        codec: FieldCodec,
+        conditioners: Mapping[str, Conditioner],
+        earlier: Mapping[str, Stage],
+    ) -> Self:
+        """Rebuild from `describe`."""
+        return cls(config.AutoencoderStage.model_validate(entry["settings"]), codec, conditioners, earlier)
