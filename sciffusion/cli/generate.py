@@ -53,6 +53,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="go on with an ensemble that was begun on another device model or with other versions",
     )
     parser.add_argument("--no-verify", action="store_true", help="trust what is complete without reading it again")
+    parser.add_argument("--round-bits", type=int, metavar="N", help="keep N bits of the mantissa: error below 2^-(N+1)")
+    parser.add_argument(
+        "--pack", nargs="+", default=[], metavar="NAME=LOW/HIGH", help="store variables as 16-bit integers in a range"
+    )
+    parser.add_argument(
+        "--chunks", nargs="+", default=[], metavar="DIM=N", help="cut chunks along grid dims (default: whole fields)"
+    )
     parser.add_argument("--fsync", action="store_true", help="wait for the disk after every item")
     parser.add_argument("--quiet", action="store_true", help="print warnings only")
 
@@ -89,6 +96,7 @@ def _run(args: argparse.Namespace) -> int:
         batch_size=args.batch_size,
         device=args.device,
         allow_mixed=args.allow_mixed,
+        storage=_storage(args),
         share=_share(args.share),
         progress=not args.quiet,
         fsync=args.fsync,
@@ -141,6 +149,23 @@ def _conditions(args: argparse.Namespace) -> tuple[Any, Any]:
     else:
         conditions, cases = held_out(args.model, all_cases=args.all_cases)
     return conditions, selection(args.select, conditions) if args.select else cases
+
+
+def _storage(args: argparse.Namespace) -> Any:
+    """How numbers are kept."""
+    from sciffusion.fields.storage import Storage
+
+    try:
+        pairs = [text.partition("=") for text in args.pack]
+        ranges = {name: tuple(map(float, limits.split("/"))) for name, _, limits in pairs}
+        pack = {name: (low, high) for name, (low, high) in ranges.items()}
+    except ValueError:
+        raise SciffusionError(f"--pack {' '.join(args.pack)}", "write NAME=LOW/HIGH, as in t2m=180/340") from None
+    try:
+        chunks = {dim: int(length) for dim, _, length in (text.partition("=") for text in args.chunks)}
+    except ValueError:
+        raise SciffusionError(f"--chunks {' '.join(args.chunks)}", "write DIM=N, as in lat=256") from None
+    return Storage(args.round_bits, pack, chunks)
 
 
 def _sampler(emulator: Any, args: argparse.Namespace) -> Any:

@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,10 @@ from sciffusion.fields.executions import read_executions, record_execution
 from sciffusion.fields.identity import EXECUTION, differences, digest, execution_of, misfits, without_execution
 from sciffusion.fields.layout import MEMBER, STATUS
 from sciffusion.fields.locks import held
-from sciffusion.fields.markers import FOLDER, Fault, Markers
+from sciffusion.fields.markers import COARSE_MISFIT, FOLDER, Fault, Markers
 from sciffusion.fields.output import refuse_existing, remove, temporary, write_netcdf, writing
 from sciffusion.fields.reader import completed, is_ensemble_store, open_ensemble
+from sciffusion.fields.storage import STORAGE, Storage, encoded
 
 __all__ = ["EnsembleStore", "Status", "is_ensemble_store", "open_ensemble", "write_netcdf"]
 
@@ -61,6 +63,7 @@ class EnsembleStore:
         self.case_dims = tuple(str(group.attrs[layout.CASE_DIMS]).split())
         self.identity: dict[str, Any] = json.loads(str(group.attrs[cf.IDENTITY]))
         self.execution = execution_of(self.identity)
+        self.storage = Storage.from_json(self.identity.get(STORAGE, {}))
         self._read_arrays()
 
     def _read_arrays(self) -> None:
@@ -94,6 +97,8 @@ class EnsembleStore:
         """
         path = Path(path)
         refuse_existing(path, overwrite)
+        grid = [str(dim) for dim in template.sizes if dim not in case_dims]
+        Storage.from_json(identity.get(STORAGE, {})).require(map(str, template.data_vars), grid)
         new, old = temporary(path, "new"), temporary(path, "old")
         with writing(path):
             remove(new)
@@ -159,19 +164,32 @@ class EnsembleStore:
             layout.append_members(self.path, [member for member in new if member not in self._position])
             self._read_arrays()
 
-    def write(self, case: int, member: int, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Write one item, every variable (*channel dims, *grid), then its marker.
+    def write(
+        self, case: int, member: int, arrays: Mapping[str, NDArray[Any]], facts: Mapping[str, Any] | None = None
+    ) -> None:
+        """Write one item, every variable (*channel dims, *grid), then its marker, with ``facts`` about the item.
 
-        ``case`` counts in C order over the case dims. Raises SciffusionError when the disk is full or read-only; the
-        item is then incomplete and all others are untouched.
+        ``case`` counts in C order over the case dims. Raises SciffusionError when the disk is full or read-only, or a
+        value does not fit its packing; the item is then incomplete and all others are untouched.
         """
         self._check_item(member, arrays)
         index = (self._position[member], *(int(i) for i in np.unravel_index(case, self.case_shape or (1,))))
         index = index[: 1 + len(self.case_dims)]
+        kept = {name: encoded(name, self.storage.encoder(name), self._plain(name, arrays)) for name in self._arrays}
         with writing(self.path):
             self.markers.withdraw(case, member)
-            chunks = [self._write_chunk(name, index, arrays[name]) for name in self._arrays]
-            self.markers.write(case, member, chunks, self._facts(), fsync=self.fsync)
+            chunks = [chunk for name in self._arrays for chunk in self._write_chunks(name, index, kept[name])]
+            self.markers.write(case, member, chunks, {**self._facts(), **(facts or {})}, fsync=self.fsync)
+
+    def as_read(self, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """What readers will get of an item: the same, but for rounding or packing."""
+        encoders = {name: self.storage.encoder(name) for name in self._arrays}
+        return {name: e.decode(e.encode(name, self._plain(name, arrays))) for name, e in encoders.items()}
+
+    def _plain(self, name: str, arrays: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
+        """Values of a variable in the dtype that the store gives readers."""
+        dtype = self._arrays[name].dtype
+        return np.asarray(arrays[name], dtype if dtype.kind == "f" else np.float32)
 
     def _check_item(self, member: int, arrays: Mapping[str, NDArray[Any]]) -> None:
         if member not in self._position:
@@ -182,15 +200,17 @@ class EnsembleStore:
                 given = arrays[name].shape if name in arrays else "nothing"
                 raise SciffusionError(f"{self.path}: {name} takes {array.shape[lead:]}, not {given}")
 
-    def _write_chunk(self, name: str, index: tuple[int, ...], values: NDArray[Any]) -> str:
-        """Write the chunk of one item of one variable; its file relative to the store."""
+    def _write_chunks(self, name: str, index: tuple[int, ...], values: NDArray[Any]) -> list[str]:
+        """Write the chunks of one item of one variable; their files relative to the store."""
         array = self._arrays[name]
-        array[index] = np.asarray(values, array.dtype)
-        key = array.metadata.encode_chunk_key((*index, *[0] * (array.ndim - len(index))))
+        array[index] = values
+        counts = [ceil(size / length) for size, length in zip(array.shape, array.chunks, strict=True)][len(index) :]
+        keys = [array.metadata.encode_chunk_key((*index, *place)) for place in np.ndindex(*counts)]
         if self.fsync:
-            with (self.path / name / key).open("rb") as file:
-                os.fsync(file.fileno())
-        return f"{name}/{key}"
+            for key in keys:
+                with (self.path / name / key).open("rb") as file:
+                    os.fsync(file.fileno())
+        return [f"{name}/{key}" for key in keys]
 
     def _facts(self) -> dict[str, Any]:
         who = digest(without_execution(self.identity))
@@ -240,4 +260,7 @@ class EnsembleStore:
             zarr.open_group(self.path, mode="r+").attrs[cf.EXECUTIONS] = json.dumps(executions, sort_keys=True)
             status = layout.arrays(self.path)[STATUS]
             status[...] = complete.reshape(status.shape).astype(status.dtype)
+            if self.storage.lossy:
+                for name, misfit in self.markers.largest(COARSE_MISFIT).items():
+                    self._arrays[name].attrs[COARSE_MISFIT] = misfit
             layout.consolidate(self.path)

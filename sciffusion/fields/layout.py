@@ -1,7 +1,7 @@
 """How an ensemble lies in Zarr: arrays, chunks, codecs and coordinates, made once before any member is written.
 
-Every data variable has dims (member, *case dims, *channel dims, *grid) and one chunk per member and case, NaN where
-nothing was written, zstd-compressed, followed by a CRC-32C that the reader checks.
+Every data variable has dims (member, *case dims, *channel dims, *grid) and one chunk per member and case (several where
+grid dims are cut on request), NaN where nothing was written, zstd-compressed, followed by a CRC-32C that readers check.
 """
 
 import warnings
@@ -17,6 +17,7 @@ from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from sciffusion.errors import SciffusionError
 from sciffusion.fields import cf
+from sciffusion.fields.storage import STORAGE, Storage
 
 __all__ = [
     "MEMBER",
@@ -48,9 +49,10 @@ def make(
         coordinates.to_zarr(path, mode="w-", zarr_format=3, consolidated=False)
     encoded, _ = xr.conventions.encode_dataset_coordinates(_widened(template, members, case_dims))
     group = zarr.open_group(path, mode="r+")
+    storage = Storage.from_json(identity.get(STORAGE, {}))
     for name, variable in encoded.items():
         if name in template.data_vars:
-            _make_array(group, str(name), variable, case_dims)
+            _make_array(group, str(name), variable, case_dims, storage)
     consolidate(path)
 
 
@@ -137,15 +139,17 @@ def _widened(template: xr.Dataset, members: Sequence[int], case_dims: Sequence[s
     return ds
 
 
-def _make_array(group: zarr.Group, name: str, variable: xr.Variable, case_dims: Sequence[str]) -> None:
-    single = {MEMBER, *case_dims}
+def _make_array(
+    group: zarr.Group, name: str, variable: xr.Variable, case_dims: Sequence[str], storage: Storage
+) -> None:
+    lengths, encoder = dict.fromkeys([MEMBER, *case_dims], 1) | dict(storage.chunks), storage.encoder(name)
     group.create_array(
         name,
         shape=variable.shape,
-        dtype=variable.dtype,
-        chunks=tuple(1 if dim in single else size for dim, size in variable.sizes.items()),
+        dtype=encoder.dtype(variable.dtype),
+        chunks=tuple(min(lengths.get(str(dim), size), size) for dim, size in variable.sizes.items()),
         compressors=(ZstdCodec(level=1), Crc32cCodec()),
-        fill_value=np.nan,
+        fill_value=encoder.fill(),
         dimension_names=[str(dim) for dim in variable.dims],
-        attributes=dict(variable.attrs),
+        attributes={**variable.attrs, **encoder.attributes()},
     )

@@ -14,8 +14,9 @@ from typing import Any
 
 from sciffusion.fields.output import write_text
 
-__all__ = ["FOLDER", "Fault", "Markers"]
+__all__ = ["COARSE_MISFIT", "FOLDER", "Fault", "Markers"]
 
+COARSE_MISFIT = "coarse_misfit"  # fact: variable -> largest distance from the coarse field, in its units
 FOLDER = "complete/.markers"  # inside the folder of an array, where Zarr looks for chunks only
 
 
@@ -64,10 +65,22 @@ class Markers:
                     if name.isdecimal() and suffix == "json":
                         yield int(case.name), int(name)
 
+    def largest(self, fact: str) -> dict[str, float]:
+        """The largest value of a fact that items have by name, such as `COARSE_MISFIT`."""
+        found: dict[str, float] = {}
+        for case, member in self.complete():
+            for name, value in self._read(case, member).get(fact, {}).items():
+                found[name] = max(found.get(name, value), value)
+        return found
+
+    def _read(self, case: int, member: int) -> dict[str, Any]:
+        entry = json.loads(self.path(case, member).read_text())
+        return entry if isinstance(entry, dict) else {}
+
     def check(self, case: int, member: int, *, checksums: bool = True) -> Fault | None:
         """Compare an item's chunk files with its marker; sizes only when not ``checksums``."""
         try:
-            chunks = json.loads(self.path(case, member).read_text())["chunks"]
+            chunks = self._read(case, member)["chunks"]
         except (ValueError, KeyError, OSError):
             return Fault(case, member, "its marker cannot be read")
         for name, (size, crc) in chunks.items():

@@ -39,6 +39,9 @@ _MENDS = {
 }
 
 
+_PACKING = ("dtype", "scale_factor", "add_offset", "_FillValue")
+
+
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
     """Turn a failure of the file system while writing ``path`` into a SciffusionError with its mend."""
@@ -163,13 +166,15 @@ def _netcdf_ready(ds: xr.Dataset) -> xr.Dataset:
 
 
 def _encoding(ds: xr.Dataset) -> dict[Any, dict[str, Any]]:
-    """Compressed, one chunk per member and case where the data are chunked so."""
+    """Compressed, one chunk per member and case where the data are chunked so, packed where they were."""
     encoding = {}
     for name, variable in ds.data_vars.items():
         if variable.ndim and variable.dtype.kind == "f" and variable.size:
             entry: dict[str, Any] = {"zlib": True, "complevel": 1, "shuffle": True}
             if variable.chunks is not None:
                 entry["chunksizes"] = tuple(max(sizes) for sizes in variable.chunks)
+            if "scale_factor" in variable.encoding:
+                entry |= {key: variable.encoding[key] for key in _PACKING if key in variable.encoding}
             encoding[name] = entry
     return encoding
 

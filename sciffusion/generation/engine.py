@@ -22,6 +22,7 @@ from sciffusion.emulator import Cases, Check, Conditions, Emulator
 from sciffusion.errors import SciffusionError
 from sciffusion.execution.device import resolve_device
 from sciffusion.fields.cases import Case, encode_label
+from sciffusion.fields.storage import Storage
 from sciffusion.generation.identity import identity
 from sciffusion.generation.processes import Process
 from sciffusion.generation.sizing import choose_batch
@@ -50,6 +51,7 @@ def generate(
     device: str | None = None,
     allow_mixed: bool = False,
     share: tuple[int, int] = (0, 1),
+    storage: Storage | None = None,
     progress: bool = True,
     fsync: bool = False,
 ) -> Path:
@@ -88,6 +90,9 @@ def generate(
     share
         (i, n): make share i of n, counted from 0. For jobs that fill one store together, such as a job array; within a
         job torchrun or srun share the work further.
+    storage
+        How numbers are kept: rounded, packed, in smaller chunks. None keeps them as they are, with one member of one
+        case in a chunk per variable.
     fsync
         Wait for the disk after every item: safe against power loss too, but slower.
 
@@ -104,7 +109,15 @@ def generate(
     _report(check)
     check, template, dims = _ordered(check, emulator)
     place, numbers = _device(device, process), _numbers(members)
-    who = identity(emulator, check.conditions, seed=seed, sampler=sampler, device=place, batch_size=batch_size)
+    who = identity(
+        emulator,
+        check.conditions,
+        seed=seed,
+        sampler=sampler,
+        device=place,
+        batch_size=batch_size,
+        storage=storage,
+    )
     wanted = Wanted(template, numbers, dims, who, allow_mixed, fsync)
     if target.finished(wanted):
         log.info("%s is complete already", target.path)

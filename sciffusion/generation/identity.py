@@ -20,6 +20,7 @@ from sciffusion.execution.device import device_model
 from sciffusion.execution.precision import Precision, resolve_precision
 from sciffusion.fields.cases import encode_label
 from sciffusion.fields.identity import EXECUTION
+from sciffusion.fields.storage import STORAGE, Storage
 
 __all__ = ["fingerprint", "identity"]
 
@@ -35,6 +36,7 @@ def identity(
     device: torch.device,
     precision: Precision = "float32",
     batch_size: int | None = None,
+    storage: Storage | None = None,
 ) -> dict[str, Any]:
     """Plain data that JSON can hold; two runs with equal identities write equal bytes.
 
@@ -47,11 +49,13 @@ def identity(
         "torch": torch.__version__,
         "numpy": np.__version__,
     }
+    kept = (storage or Storage()).to_json()
     return {
         "emulator": emulator.identity(),
         "seed": int(seed),
         "sampler": emulator.sampler(sampler).model_dump(mode="json"),
         "conditions": {name: fingerprint(data) for name, data in sorted(conditions.items())},
+        **({STORAGE: kept} if kept else {}),
         EXECUTION: execution if batch_size is None else execution | {"batch_size": int(batch_size)},
     }
 

@@ -16,6 +16,7 @@ import xarray as xr
 from sciffusion import stopping
 from sciffusion.fields.cases import encode_label
 from sciffusion.fields.ensemble import EnsembleStore
+from sciffusion.fields.markers import COARSE_MISFIT
 from sciffusion.generation.processes import Process
 from sciffusion.generation.progress import Progress
 from sciffusion.generation.sizing import out_of_memory
@@ -97,7 +98,7 @@ class Work:
         def write(batch: Drawn) -> None:
             for part in batch.datasets():
                 for case, member, arrays in self._items(part):
-                    self.store.write(case, member, arrays)
+                    self.store.write(case, member, arrays, self._facts(batch, case, arrays))
                     progress.update(1)
 
         try:
@@ -114,6 +115,13 @@ class Work:
             raise
         finally:
             progress.close()
+
+    def _facts(self, batch: Drawn, case: int, arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+        """How far an item that is rounded or packed will be from the coarse field that it has to reproduce."""
+        if not self.store.storage.lossy:
+            return {}
+        misfit = batch.coarse_misfit(case, self.store.as_read(arrays))
+        return {COARSE_MISFIT: misfit} if misfit else {}
 
     def _items(self, part: xr.Dataset) -> Iterator[tuple[int, int, dict[str, np.ndarray]]]:
         """The items of a drawn Dataset (member, *case dims, *channel dims, *grid) as (case, member, arrays)."""

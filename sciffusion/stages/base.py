@@ -123,6 +123,12 @@ class Stage(nn.Module):
         decoded = {name: value.reshape(len(members), *ones, *value.shape[1:]) for name, value in decoded.items()}
         return self.codec.dataset(decoded, {"member": np.asarray(members), **{d: [v] for d, v in case.values.items()}})
 
+    def coarse_misfit(self, fields: Mapping[str, np.ndarray], prepared: Prepared) -> dict[str, float]:
+        """Largest distance of the conservative coarsening of ``fields``, (*channel dims, *grid) in physical units by
+        variable, from the coarse field that they have to reproduce; {} where none is required.
+        """
+        return {}
+
     def blank(self, leading: Mapping[str, Any], *, filled: bool) -> xr.Dataset:
         """A Dataset of NaN with dims (*leading, *grid); without ``filled`` it takes no memory and is read-only."""
         sizes = [len(coordinate) for coordinate in leading.values()]

@@ -76,6 +76,19 @@ class CoarseConstraint:
         z[:, chosen] = self.projection(z[:, chosen], right_sides.to(z.device))
         return z
 
+    def misfit(self, fields: Mapping[str, np.ndarray], coarse: np.ndarray) -> dict[str, float]:
+        """Max |C x - y| by variable for physical ``fields``, (*channel dims, *grid) each, and the ``coarse`` field."""
+        shape = self.codec.grid.shape
+        x = np.concatenate([fields[name].reshape(-1, *shape) for name in self.codec.names])[list(self.channels)]
+        valid = None if self.codec.valid is None else self.codec.valid[list(self.channels)]
+        error = np.abs(self.coarsening.masked(x.astype(np.float64), valid) - coarse[list(self.sources)])
+        found: dict[str, float] = {}
+        for channel, own in zip(self.channels, error, strict=True):
+            name = self.codec.channels[channel][0]
+            known = own[np.isfinite(own)]
+            found[name] = max(found.get(name, 0.0), float(known.max()) if known.size else 0.0)
+        return found
+
     def to_json(self) -> dict[str, Any]:
         """For model.json."""
         lists = {"channels": list(self.channels), "sources": list(self.sources)}

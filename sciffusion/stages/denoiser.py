@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar, Self
 
+import numpy as np
 import torch
 import xarray as xr
 from torch import Tensor
@@ -115,6 +116,12 @@ class DenoiserStage(NetworkStage):
         name = self.constraint.condition
         reader: Any = self.readers[name]
         return replace(prepared, coarse=reader.coarse(conditions.get(name), case))
+
+    def coarse_misfit(self, fields: Mapping[str, np.ndarray], prepared: Prepared) -> dict[str, float]:
+        """Of the constraint's variables."""
+        if self.constraint is None or prepared.coarse is None:
+            return {}
+        return self.constraint.misfit(fields, prepared.coarse)
 
     # --- training
 

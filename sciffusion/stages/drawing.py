@@ -11,6 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import accumulate, groupby
 
+import numpy as np
 import xarray as xr
 
 from sciffusion import config
@@ -38,6 +39,11 @@ class Drawn:
             rows = [row for row, (other, _) in enumerate(self.pairs) if other == number]
             members = [self.pairs[row][1] for row in rows]
             yield self.stage.decode(fields[rows], self.items[rows[0]].prepared, members)
+
+    def coarse_misfit(self, number: int, fields: Mapping[str, np.ndarray]) -> dict[str, float]:
+        """See `Stage.coarse_misfit`; ``fields`` are of one member of case ``number``."""
+        row = next(row for row, (other, _) in enumerate(self.pairs) if other == number)
+        return self.stage.coarse_misfit(fields, self.items[row].prepared)
 
 
 def draws(

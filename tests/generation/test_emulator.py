@@ -101,6 +101,22 @@ def chunks(path):
     return {str(file.relative_to(path)): file.read_bytes() for file in path.rglob("c/*/**/*") if file.is_file()}
 
 
+def test_rounded_members_say_how_far_they_are_from_the_coarse_field(run, tmp_path):
+    def coarse(path):
+        return fields(path).coarsen(x=4, y=4).mean()
+
+    assert command(run, tmp_path / "exact.zarr", "--members 2") == 0
+    for name, options in {"a": "--round-bits 7", "b": "--pack b=200/360 --chunks y=8"}.items():
+        path = tmp_path / f"{name}.zarr"
+        assert command(run, path, f"--members 2 {options}") == 0
+        misfit = float(np.abs(coarse(path)[name] - coarse(tmp_path / "exact.zarr")[name]).max())
+        said = open_ensemble(path)[name].attrs["coarse_misfit"]
+        assert said == pytest.approx(misfit, rel=0.02, abs=1e-4)
+        assert said > 2e-4
+    assert command(run, path, "--members 3") == 2, "another storage is another ensemble"
+    assert command(run, path, "--members 3 --pack b=200,360") == 2
+
+
 def test_inspect_shows_the_model_card(run, capsys):
     assert main(["inspect", str(run)]) == 0
     text = capsys.readouterr().out
