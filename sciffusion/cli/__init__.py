@@ -18,7 +18,7 @@ __all__ = ["main"]
 
 COMMANDS = (
     *("demo", "init", "recipes", "train", "distill", "generate", "evaluate"),
-    *("inspect", "problem", "submit", "doctor"),
+    *("inspect", "convert", "problem", "submit", "doctor"),
 )
 
 

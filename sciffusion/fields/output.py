@@ -17,6 +17,7 @@ import xarray as xr
 
 from sciffusion.errors import SciffusionError
 from sciffusion.fields import cf
+from sciffusion.fields.roles import role_of
 
 __all__ = [
     "recover",
@@ -154,7 +155,7 @@ def write_netcdf(ds: xr.Dataset, path: Path | str, *, overwrite: bool = False) -
 
 
 def _netcdf_ready(ds: xr.Dataset) -> xr.Dataset:
-    """Without the encodings of another format, and with attributes that NetCDF can hold."""
+    """Without the encodings of another format, with attributes that NetCDF can hold and CF asks for."""
     ds = ds.copy()
     ds.attrs = cf.plain_attributes(ds.attrs)
     kept = {"units", "calendar", "dtype", "_FillValue"}
@@ -162,6 +163,18 @@ def _netcdf_ready(ds: xr.Dataset) -> xr.Dataset:
         variable.attrs = cf.plain_attributes(variable.attrs)
         coordinate = name in ds.coords
         variable.encoding = {k: v for k, v in variable.encoding.items() if coordinate and k in kept}
+        if coordinate and variable.dtype.kind == "f" and not np.isnan(variable.values).any():
+            variable.encoding["_FillValue"] = None  # CF section 2.5.1: coordinates have no missing values
+    return _named(ds)
+
+
+def _named(ds: xr.Dataset) -> xr.Dataset:
+    """With the standard names of times, latitudes and longitudes, where the source gave none."""
+    for dim in ds.coords:
+        role, variable = role_of(ds, dim), ds.variables[dim]
+        dated = role == "time" and variable.dtype.kind in "MO"
+        if dated or (role in ("latitude", "longitude") and "units" in variable.attrs):
+            variable.attrs.setdefault("standard_name", role)
     return ds
 
 
