@@ -158,6 +158,16 @@ def test_files_stay_short():
     assert [str(path) for path, limit in limits.items() if len(path.read_text().splitlines()) > limit] == []
 
 
+def test_the_mathematics_can_be_read_in_a_day():
+    """Under 4,000 lines, in functions of which half have 8 lines and nine of ten 25 at most."""
+    files = [path for path in library() if room_of(module_name(path)) == "diffusion"]
+    functions = [node for path in files for node in ast.walk(tree(path)) if isinstance(node, ast.FunctionDef)]
+    lengths = sorted(node.end_lineno - node.lineno + 1 for node in functions)
+    assert sum(len(path.read_text().splitlines()) for path in files) < 4000
+    assert lengths[len(lengths) // 2] <= 8
+    assert lengths[9 * len(lengths) // 10] <= 25
+
+
 SERIALISERS = {"pickle", "cloudpickle", "dill", "joblib", "marshal"}
 
 

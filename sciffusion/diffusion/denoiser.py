@@ -92,7 +92,7 @@ class Preconditioned(Denoiser):
         """E[x0 | x] in the dtype of x."""
         c_skip, c_out, c_in, c_noise = self.parameterization(sigma, self.sigma_data, self.dof)
         answer: Tensor = self.network(expand(c_in, x) * x, c_noise, cond)
-        return expand(c_skip, x) * x + expand(c_out, x) * answer.to(x.dtype)
+        return (expand(c_skip, x) * x + expand(c_out, x) * answer.to(x.dtype)).to(x.dtype)
 
 
 class Masked(Wrapper):

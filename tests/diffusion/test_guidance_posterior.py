@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from sciffusion.diffusion import karras, sample, solver_gain
+from sciffusion.diffusion import karras, sample, solver_gain, solvers
 from sciffusion.diffusion.denoiser import Denoiser
 from sciffusion.diffusion.guidance import DPS, MMPS, TMPD, PiGDM, Replacement, by_name
 from sciffusion.diffusion.problems import GaussianField, GaussianMixture, power_law
@@ -98,6 +98,13 @@ def enough_steps(solver, settings, variance):
         if np.abs(solver_gain(solver, levels(steps), variance, **settings) - 1).max() < 0.003:
             return int(steps)
     raise AssertionError("no number of steps is enough")
+
+
+def test_every_deterministic_solver_is_among_those_compared():
+    """By name, or by being Euler under another one."""
+    same = {name for name in solvers.names() if solvers.plan(name, levels(9)) == solvers.plan("euler", levels(9))}
+    deterministic = {name for name in solvers.names() if not solvers.plan(name, levels(9)).stochastic}
+    assert deterministic == same | {name for name, _ in SOLVERS}
 
 
 @pytest.mark.parametrize(("solver", "settings"), SOLVERS)

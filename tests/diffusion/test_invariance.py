@@ -109,7 +109,8 @@ def test_arithmetic_follows_the_start_and_networks_in_low_precision_are_cast():
         assert sample(Low(), torch.ones(2, 1, 4, dtype=dtype), karras(5, 0.1, 5.0)).dtype == dtype
     network = torch.nn.Conv1d(1, 1, 1).bfloat16()
     denoiser = Preconditioned(_Cast(network))
-    assert denoiser(torch.ones(2, 1, 4), torch.ones(2)).dtype == torch.float32
+    for dtype in (torch.float32, torch.float64):  # of sigma; the answer has that of x
+        assert denoiser(torch.ones(2, 1, 4), torch.ones(2, dtype=dtype)).dtype == torch.float32
 
 
 class _Cast(torch.nn.Module):
