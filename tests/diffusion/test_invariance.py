@@ -9,7 +9,9 @@ import torch
 from sciffusion.context import Context
 from sciffusion.diffusion import Masked, NoiseRange, Preconditioned, denoising_loss, karras, paths, sample, solvers
 from sciffusion.diffusion.denoiser import Denoiser
+from sciffusion.diffusion.likelihood import log_likelihood
 from sciffusion.diffusion.noises import draw, heavy_tails
+from sciffusion.diffusion.problems import GaussianField, GaussianMixture, power_law
 from sciffusion.diffusion.sampling import gaussian, integrate, levels
 from sciffusion.errors import SciffusionError
 
@@ -92,6 +94,28 @@ def test_the_loop_never_asks_the_device_for_a_number(solver):
     assert all(type(c) is float for row in plan.rows for c in (row.sigma, row.noise, *row.x, *row.b, *row.y, *row.g))
     end = sample(Halved(), x, [], plan, noise=lambda i: torch.empty_like(x))
     assert (end.device.type, end.shape) == ("meta", x.shape)
+
+
+@pytest.mark.parametrize("solver", solvers.names())
+@pytest.mark.parametrize("sigma_max", [80.0, 1000.0])
+def test_float32_is_enough_down_to_the_smallest_levels(solver, sigma_max):
+    """From levels of 1,000 to 0.002, where differences of large numbers would show.
+
+    The members are those of float64 to 2e-5 of their sd, some hundred units of rounding.
+    """
+    laws = [GaussianField(power_law(4.0), (8, 8), mean=mean) for mean in (0.3, -0.5)]
+    denoiser, z = GaussianMixture(laws).denoiser(), torch.randn(42, 4, 1, 8, 8, generator=seeded(), dtype=torch.float64)
+    wide, narrow = (
+        sample(
+            denoiser,
+            (sigma_max * z[0]).to(dtype),
+            karras(20, 0.002, sigma_max, 9.0),
+            solver,
+            noise=lambda i, dtype=dtype: z[i + 1].to(dtype),
+        )
+        for dtype in (torch.float64, torch.float32)
+    )
+    assert float((narrow - wide).abs().max()) < 2e-5 * float(wide.std())
 
 
 class Halved(Denoiser):
@@ -211,3 +235,5 @@ def test_the_ode_of_student_noise_carries_tails_to_the_data():
     for solver, settings in (("ddpm", {}), ("heun", {"churn": 3.0})):
         with pytest.raises(SciffusionError, match="student-t"):
             sample(denoiser, z, karras(4, 0.1, 5.0), solver, noise=gaussian(z), **settings)
+    with pytest.raises(SciffusionError, match="student-t"):
+        log_likelihood(denoiser, z, 0.1, 5.0)

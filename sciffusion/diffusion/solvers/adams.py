@@ -33,8 +33,8 @@ def adams(
     """Exponential Adams-Bashforth of ``order`` 1 to 4, with the Adams-Moulton corrector if ``correct``.
 
     One call per step. ``prediction``: data, velocity, noise, or the number c. The corrector raises the order by one.
-    ``bootstrap`` adds that many levels in the first interval (exponential.eased). The default has the least spectral
-    error at 12 to 20 calls of all solvers here (`gain.solver_gain`, docs/theory.md).
+    ``bootstrap`` adds that many levels in the first interval (exponential.eased). The default is what `best_sampler`
+    chooses for fields at about 20 calls (docs/theory.md).
     """
     if order not in (1, 2, 3, 4):
         raise SciffusionError(f"no exponential Adams-Bashforth of order {order}", "use an order from 1 to 4")
