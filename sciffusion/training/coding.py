@@ -9,11 +9,11 @@ import xarray as xr
 from torch import Tensor
 
 from sciffusion.datasets.pairs import ExperimentData
-from sciffusion.diffusion.reconstruction import code_size, reconstruction_error, spectral_distance
 from sciffusion.evaluation import evaluate
 from sciffusion.fields.cases import select
 from sciffusion.stages.autoencoder import AutoencoderStage
 from sciffusion.training.module import StageModule
+from sciffusion.training.reconstruction import code_size, reconstruction_error, spectral_distance
 
 __all__ = ["AutoencoderModule", "floors", "reconstruction_floor"]
 

@@ -284,6 +284,10 @@ def test_wrong_guidance_is_named_with_its_mend():
         ClassifierFree(network(), interval=(2.0, 1.0))
     with pytest.raises(SciffusionError, match="known: mmps"):
         by_name("4dvar")
+    with pytest.raises(SciffusionError, match="iterations, tolerance"):
+        MMPS(network(), stations(), y, 0.1, zeta=3.0)
+    with pytest.raises(SciffusionError, match="it has: none"):
+        by_name("tmpd")(network(), stations(), y, 0.1, iterations=3)
     with pytest.raises(SciffusionError, match="without gradients"):
         MMPS(Detached(), stations(), y, 0.1)(randn(1, 2, *GRID), torch.ones(1))
     assert by_name() is MMPS

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from sciffusion.diffusion.reconstruction import code_size, reconstruction_error, spectral_distance
 from sciffusion.emulator import load
 from sciffusion.generation import held_out
 from sciffusion.networks.autoencoder import Autoencoder
@@ -15,6 +14,7 @@ from sciffusion.stage_settings import AutoencoderSettings
 from sciffusion.stages.base import Item
 from sciffusion.training import train
 from sciffusion.training.coding import AutoencoderModule
+from sciffusion.training.reconstruction import code_size, reconstruction_error, spectral_distance
 from tests.stages.toy import batch_of, moved, toy
 from tests.synthetic import field
 

@@ -8,14 +8,13 @@ computed, a member would depend on its batch-mates. Written as a denoiser it doe
 There is no posterior whose spread this aims at; zeta is tuned.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from sciffusion.diffusion.denoiser import Denoiser
 from sciffusion.diffusion.guidance.observations import Map, Observed
-from sciffusion.operators import LinearOperator
 
 __all__ = ["DPS"]
 
@@ -23,18 +22,7 @@ __all__ = ["DPS"]
 class DPS(Observed):
     """Parameters as `Observed`, and the strength ``zeta`` in 1 / (units of x0): about 10 for 20 steps, 30 for 100."""
 
-    def __init__(
-        self,
-        denoiser: Denoiser,
-        operator: LinearOperator,
-        y: Tensor,
-        noise: float | Tensor,
-        channels: Sequence[int] | None = None,
-        *,
-        zeta: float = 10.0,
-    ) -> None:
-        super().__init__(denoiser, operator, y, noise, channels)
-        self.zeta = zeta
+    defaults: ClassVar[Mapping[str, float]] = {"zeta": 10.0}
 
     def dual(self, misfit: Tensor, pull: Map, sigma: Tensor) -> Tensor:
         """The whitened misfit over its norm, in units of the mean precision."""
@@ -43,4 +31,4 @@ class DPS(Observed):
         seen = (weights > 0).sum(axes, keepdim=True).clamp(min=1)
         mean_precision = weights.sum(axes, keepdim=True) / seen
         norm = (misfit**2).sum(axes, keepdim=True).sqrt() * mean_precision.sqrt()
-        return self.zeta * misfit / norm.clamp(min=torch.finfo(norm.dtype).tiny)
+        return self.settings["zeta"] * misfit / norm.clamp(min=torch.finfo(norm.dtype).tiny)

@@ -9,13 +9,13 @@ by conjugate gradients, each iteration of which is one product with J^T. J of a 
 as the network is a true denoiser; a direction of negative curvature ends the iteration of its sample.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping
+from typing import ClassVar
 
 from torch import Tensor
 
-from sciffusion.diffusion.denoiser import Denoiser
 from sciffusion.diffusion.guidance.observations import Map, Observed
-from sciffusion.operators import LinearOperator, conjugate_gradients
+from sciffusion.operators import conjugate_gradients
 
 __all__ = ["MMPS"]
 
@@ -30,23 +30,9 @@ class MMPS(Observed):
     tolerance : a sample stops when its residual is this small a part of its misfit.
     """
 
-    def __init__(
-        self,
-        denoiser: Denoiser,
-        operator: LinearOperator,
-        y: Tensor,
-        noise: float | Tensor,
-        channels: Sequence[int] | None = None,
-        *,
-        iterations: int = 8,
-        tolerance: float = 1e-6,
-    ) -> None:
-        super().__init__(denoiser, operator, y, noise, channels)
-        self.iterations, self.tolerance = iterations, tolerance
+    defaults: ClassVar[Mapping[str, float]] = {"iterations": 8, "tolerance": 1e-6}
 
     def dual(self, misfit: Tensor, pull: Map, sigma: Tensor) -> Tensor:
         """(I + A V A^T)^-1 of the misfit, whitened."""
-        axes = tuple(range(1, misfit.ndim))
-        return conjugate_gradients(
-            lambda v: v + self.observe(pull(v)), misfit, axes, tolerance=self.tolerance, limit=self.iterations
-        )
+        axes, limit = tuple(range(1, misfit.ndim)), int(self.settings["iterations"])
+        return conjugate_gradients(lambda v: v + self.observe(pull(v)), misfit, axes, self.settings["tolerance"], limit)

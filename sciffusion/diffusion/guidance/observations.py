@@ -10,8 +10,9 @@ the sd of the errors, where R = I. All norms and scalar products run over one sa
 batch-mates. A missing value (NaN in y) is no observation.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import prod
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -36,8 +37,10 @@ class Observed(Wrapper):
     y : (batch or 1, channel, *operator.out_shape), in the units of x0; without the channel axis if A takes channels.
     noise : variance of the errors, a number or a tensor that broadcasts against y; positive.
     channels : indices of the observed channels; None for all.
+    settings : the method's own numbers, in place of its ``defaults``.
     """
 
+    defaults: ClassVar[Mapping[str, float]] = {}
     y: Tensor
     precision: Tensor
     channels: Tensor | None
@@ -49,9 +52,14 @@ class Observed(Wrapper):
         y: Tensor,
         noise: float | Tensor,
         channels: Sequence[int] | None = None,
+        **settings: float,
     ) -> None:
         super().__init__(denoiser)
         require_gaussian(denoiser, "guidance by observations")
+        if unknown := settings.keys() - self.defaults.keys():
+            known = ", ".join(self.defaults) or "none"
+            raise SciffusionError(f"{type(self).__name__} has no setting {min(unknown)!r}", f"it has: {known}")
+        self.settings = {**self.defaults, **settings}
         if denoiser.gradients:
             raise SciffusionError(
                 f"guidance by observations around {type(denoiser).__name__}, which takes gradients itself",

@@ -8,13 +8,14 @@ A field's neighbours know about each other, so the true variance is smaller at f
 modes: the posterior's spread is biased. For comparison; `MMPS` uses the covariance that the denoiser itself knows.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping
+from typing import ClassVar
 
 from torch import Tensor
 
-from sciffusion.diffusion.denoiser import Denoiser, expand
+from sciffusion.diffusion.denoiser import expand
 from sciffusion.diffusion.guidance.observations import Map, Observed
-from sciffusion.operators import LinearOperator, conjugate_gradients
+from sciffusion.operators import conjugate_gradients
 
 __all__ = ["PiGDM"]
 
@@ -22,22 +23,12 @@ __all__ = ["PiGDM"]
 class PiGDM(Observed):
     """Parameters as `Observed`, and ``sigma_data``, the sd s of the field (1 after this package's codec)."""
 
-    def __init__(
-        self,
-        denoiser: Denoiser,
-        operator: LinearOperator,
-        y: Tensor,
-        noise: float | Tensor,
-        channels: Sequence[int] | None = None,
-        *,
-        sigma_data: float = 1.0,
-    ) -> None:
-        super().__init__(denoiser, operator, y, noise, channels)
-        self.sigma_data = sigma_data
+    defaults: ClassVar[Mapping[str, float]] = {"sigma_data": 1.0}
 
     def dual(self, misfit: Tensor, pull: Map, sigma: Tensor) -> Tensor:
         """(I + r^2 A A^T)^-1 of the misfit, whitened; costs no call of the network."""
-        variance = expand(self.sigma_data**2 * sigma**2 / (self.sigma_data**2 + sigma**2), misfit)
+        square = self.settings["sigma_data"] ** 2
+        variance = expand(square * sigma**2 / (square + sigma**2), misfit)
 
         def matrix(v: Tensor) -> Tensor:
             weights = self.precision.to(v)

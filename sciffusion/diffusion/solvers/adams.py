@@ -17,13 +17,12 @@ import math
 
 import numpy as np
 
-from sciffusion.diffusion.solvers.exponential import eased
+from sciffusion.diffusion.solvers.exponential import eased, through
 from sciffusion.diffusion.solvers.table import Array, Plan, Row, check_grid, final
 from sciffusion.errors import SciffusionError
 
 __all__ = ["adams"]
 
-_POINTS, _GAUSS = np.polynomial.legendre.leggauss(64)
 PREDICTIONS = {"data": 0.0, "velocity": 1.0, "noise": math.inf}
 
 
@@ -79,12 +78,12 @@ def _kept(sigma: float, c: float) -> tuple[float, float]:
 def _weights(nodes: Array, here: float, there: float, c: float) -> Array:
     """Weights of K at the levels ``nodes`` in the integral of (1) from ``here`` to ``there``, times phi(there).
 
-    Exact for polynomials in lambda through the nodes; the integral by Gauss-Legendre quadrature.
+    Exact for polynomials in lambda through the nodes.
     """
     h = math.log(here / there)
-    share = (_POINTS + 1) / 2
-    sigma = here * np.exp(-h * share)
-    kernel = sigma if math.isinf(c) else _phi(there, c) * sigma / (c**2 + sigma**2)
-    moments = (share[None] ** np.arange(len(nodes))[:, None]) @ (kernel * _GAUSS * h / 2)
-    powers = np.vander(np.log(here / nodes) / h, increasing=True)
-    return np.asarray(np.linalg.solve(powers.T, moments), dtype=np.float64)
+
+    def kernel(share: Array) -> Array:
+        sigma = here * np.exp(-h * share)
+        return h * (sigma if math.isinf(c) else _phi(there, c) * sigma / (c**2 + sigma**2))
+
+    return through(np.log(here / nodes) / h, kernel)

@@ -18,25 +18,25 @@ import numpy as np
 
 from sciffusion.diffusion.solvers.table import Array, Plan, Row, check_grid, final
 
-__all__ = ["dpmpp_2m", "dpmpp_2s", "dpmpp_3m", "eased", "moments", "multistep", "weights"]
+__all__ = ["dpmpp_2m", "dpmpp_2s", "dpmpp_3m", "eased", "multistep", "through", "weights"]
 
 Rule = Callable[[Array, float, float], Array]
 _POINTS, _GAUSS = np.polynomial.legendre.leggauss(64)
 
 
-def moments(h: float, kappa: float, order: int) -> Array:
-    """Moments kappa int_0^h e^{-kappa (h-s)} (s/h)^k ds for k < order, by Gauss quadrature (k = 0 exactly)."""
-    s = (_POINTS + 1) / 2
-    decay = kappa * h * np.exp(-kappa * h * (1 - s)) * _GAUSS / 2
-    values = np.array([decay @ s**k for k in range(order)])
-    values[0] = -math.expm1(-kappa * h)
-    return values
+def through(nodes: Array, kernel: Callable[[Array], Array]) -> Array:
+    """Weights at ``nodes`` of the integral over 0 < s < 1 of ``kernel(s)`` times the polynomial through them.
+
+    By Gauss-Legendre quadrature, whose 64 points are exact to rounding for the exponentials here.
+    """
+    share = (_POINTS + 1) / 2
+    moments = (share[None] ** np.arange(len(nodes))[:, None]) @ (kernel(share) * _GAUSS / 2)
+    return np.asarray(np.linalg.solve(np.vander(nodes, increasing=True).T, moments), dtype=np.float64)
 
 
 def weights(nodes: Array, h: float, kappa: float = 1.0) -> Array:
     """Weights of D at ``nodes`` (lambda minus lambda_i) in the integral of (1): exact for polynomials through them."""
-    powers = np.vander(nodes / h, increasing=True)
-    return np.asarray(np.linalg.solve(powers.T, moments(h, kappa, len(nodes))), dtype=np.float64)
+    return through(nodes / h, lambda s: kappa * h * np.exp(-kappa * h * (1 - s)))
 
 
 def midpoint_weights(nodes: Array, h: float, kappa: float = 1.0) -> Array:
