@@ -120,7 +120,10 @@ class Conditioner(nn.Module):
         return np.ones(self.features, np.float32)
 
     def accept(self, dataset: xr.Dataset) -> tuple[xr.Dataset, list[str]]:
-        """Bring new data into the terms of the training data. Returns them and what was changed, one line each."""
+        """Bring new data into the terms of the training data.
+
+        Returns them and what was changed, one line each, which begins with the condition's name.
+        """
         return dataset, []
 
     def outside(self, dataset: xr.Dataset | None, case: Case) -> list[str]:

@@ -51,7 +51,7 @@ def _channels(array: xr.DataArray, dims: Sequence[str], channel_dims: Sequence[s
 
 @contextmanager
 def noted(logger: str) -> Iterator[list[str]]:
-    """Collect what ``logger`` says at level INFO while the block runs."""
+    """Collect what ``logger`` says at level INFO while the block runs; who collects it passes it on, nobody else."""
     notes: list[str] = []
 
     class _Collector(logging.Handler):
@@ -59,11 +59,13 @@ def noted(logger: str) -> Iterator[list[str]]:
             notes.append(record.getMessage())
 
     source, handler = logging.getLogger(logger), _Collector(logging.INFO)
-    level = source.level
+    level, propagate = source.level, source.propagate
     source.addHandler(handler)
+    source.propagate = False
     source.setLevel(min(level, logging.INFO) if level else logging.INFO)
     try:
         yield notes
     finally:
         source.removeHandler(handler)
+        source.propagate = propagate
         source.setLevel(level)

@@ -131,7 +131,7 @@ class Emulator:
         ready, messages = {}, []
         for name, conditioner in wanted.items():
             ready[name], notes = conditioner.accept(given[name])
-            messages += [f"{name}: {note}" for note in notes]
+            messages += notes
         if cases is None or isinstance(cases, Mapping):
             ready = {name: _selected(data, cases or {}) for name, data in ready.items()}
             cases = self._cases(ready)

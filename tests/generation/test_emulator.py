@@ -117,6 +117,18 @@ def test_rounded_members_say_how_far_they_are_from_the_coarse_field(run, tmp_pat
     assert command(run, path, "--members 3 --pack b=200,360") == 2
 
 
+def test_what_was_converted_is_said_once_and_not_at_all_when_quiet(run, tmp_path, capsys):
+    coarse = held_out(run)[0]["coarse"]
+    coarse.assign(a=(3.6 * coarse.a).assign_attrs(units="km h-1")).to_netcdf(tmp_path / "new.nc")
+    line = f"generate {run} --conditions {tmp_path}/new.nc --members 2 --steps 1 --select time=2020-01-05T00:00"
+    assert main([*line.split(), "--output", str(tmp_path / "e.zarr")]) == 0
+    said = capsys.readouterr().err
+    assert said.count("coarse: a converted from km h-1 to m s-1") == 1
+    assert "coarse: coarse" not in said
+    assert main([*line.split(), "--output", str(tmp_path / "quiet.zarr"), "--quiet"]) == 0
+    assert "INFO" not in capsys.readouterr().err
+
+
 def test_inspect_shows_the_model_card(run, capsys):
     assert main(["inspect", str(run)]) == 0
     text = capsys.readouterr().out
