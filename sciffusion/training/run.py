@@ -6,7 +6,8 @@ RUN/checkpoints/STAGE/  the last steps
 RUN/stages/STAGE/       the chain up to a stage that is trained
 RUN/emulator/           the result
 RUN/baselines/NAME/     what it has to beat, fitted on the same training cases
-RUN/metrics/STAGE/      losses per step as CSV; RUN/train.log
+RUN/metrics/STAGE/      losses per step as CSV
+RUN/sciffusion.log      what the command said
 
 Stages are trained in order, each with those before it fixed.
 """
@@ -17,6 +18,7 @@ import os
 import shutil
 import sys
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -227,6 +229,7 @@ def _wait_for(path: Path) -> None:
 def _trainer(
     settings: config.TrainSettings, folder: Path, stage: str, stop: StopOnSignal, progress: bool
 ) -> pl.Trainer:
+    _hush_lightning()
     bar = [pl.callbacks.TQDMProgressBar()] if progress else [LogLines(settings.steps)]
     return pl.Trainer(
         accelerator={"cuda": "gpu"}.get(settings.accelerator, settings.accelerator),
@@ -254,6 +257,13 @@ def _cluster() -> list[Any]:
     """Under srun: SLURM's own environment, without Lightning's requeueing, which would compete with the script's."""
     under_srun = SLURMEnvironment.detect() and not TorchElasticEnvironment.detect()
     return [SLURMEnvironment(auto_requeue=False)] if under_srun else []
+
+
+def _hush_lightning() -> None:
+    """Keep its hints and the deprecations inside it from the terminal; what it warns of is still heard."""
+    for name in ("pytorch_lightning", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated", category=FutureWarning)
 
 
 def _interactive() -> bool:

@@ -1,6 +1,7 @@
 """A training that is killed and started again ends with bitwise the weights of an undisturbed one."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -41,7 +42,15 @@ def undisturbed(tmp_path_factory):
     settings = tiny_experiment(tiny_data(folder / "data.nc"), folder / "run", steps=30, validate_every=10)
     done = run(write_experiment(folder / "experiment.yaml", settings))
     assert done.returncode == 0, done.stderr
+    (folder / "said").write_text(done.stderr)
     return folder
+
+
+def test_the_terminal_and_the_log_have_our_lines_only(undisturbed):
+    said = [line for line in (undisturbed / "said").read_text().splitlines() if "srun" not in line]
+    assert [line for line in said if not re.match(r"\d\d:\d\d:\d\d (INFO|WARNING) ", line)] == []
+    assert any("step 30 of 30" in line for line in said)
+    assert (undisturbed / "run" / "sciffusion.log").read_text().splitlines() == said
 
 
 def interrupted(undisturbed, folder, number):
