@@ -65,7 +65,8 @@ def open_source(
     settings = _as_source(source)
     paths = expand_paths(settings.paths)
     where = paths[0] if len(paths) == 1 else f"{paths[0]} ... ({len(paths)} files)"
-    datasets = [_adopt(ds) for ds in _rename([open_path(path) for path in paths], settings.rename, where)]
+    opened = _rename([open_path(path) for path in paths], settings.rename, where)
+    datasets = [_adopt(_with_grid_mapping(ds)) for ds in opened]
     if variables is not None:
         checks.check_variables(datasets, variables, where)
         datasets, paths = _keep(datasets, paths, variables)
@@ -97,6 +98,13 @@ def _rename(datasets: list[xr.Dataset], names: dict[str, str], where: str) -> li
         ds.rename({old: new for old, new in names.items() if (old in ds.variables or old in ds.dims) and old != new})
         for ds in datasets
     ]
+
+
+def _with_grid_mapping(ds: xr.Dataset) -> xr.Dataset:
+    """Make the projection that fields name (CF ``grid_mapping``) a scalar coordinate, which goes where they go."""
+    texts = [str(variable.attrs.get("grid_mapping", "")) for variable in ds.data_vars.values()]
+    names = {word.rstrip(":") for text in texts for word in text.split()}
+    return ds.assign_coords({n: ((), 0, ds[n].attrs) for n in names if n in ds.data_vars and not ds[n].dims})
 
 
 def _adopt(ds: xr.Dataset) -> xr.Dataset:

@@ -72,6 +72,18 @@ def test_packed_data_and_calendars_are_decoded(tmp_path):
     assert opened["time"].values[4] == cftime.Datetime360Day(2000, 2, 30)
 
 
+def test_the_projection_that_fields_name_goes_where_they_go(tmp_path):
+    pole = {"grid_mapping_name": "rotated_latitude_longitude", "grid_north_pole_latitude": 39.25}
+    for part in (slice(0, 5), slice(5, 10)):
+        ds = field().isel(time=part).assign(rotated_pole=((), np.array(b"", "S1"), pole), other=((), 1.0))
+        ds["u"].attrs["grid_mapping"] = "rotated_pole: lat lon"
+        ds.to_netcdf(tmp_path / f"{part.start}.nc")
+    opened = open_source(str(tmp_path / "*.nc"), ["u"], ["lat", "lon"])
+    assert opened["u"].coords["rotated_pole"].attrs == pole
+    assert opened["u"].attrs["grid_mapping"] == "rotated_pole: lat lon"
+    assert "other" not in opened.variables
+
+
 def test_a_missing_path_suggests_the_nearest(tmp_path):
     field().to_netcdf(tmp_path / "forecast.nc")
     assert "did you mean 'forecast.nc'" in message(str(tmp_path / "forcast.nc"))
