@@ -49,7 +49,7 @@ class Context:
     @staticmethod
     def stack(parts: Sequence["Context"]) -> "Context":
         """Contexts with the same entries as one batch: their samples one after the other."""
-        entries = {field.name: [getattr(part, field.name) for part in parts] for field in fields(Context)}
+        entries = {field.name: [getattr(part, field.name) for part in parts] for field in fields(parts[0])}
         return Context(**{name: None if values[0] is None else torch.cat(values) for name, values in entries.items()})
 
     def map(self, function: Callable[[Tensor], Tensor]) -> "Context":

@@ -140,7 +140,7 @@ class Tiled(Wrapper):
     def _answers(self, x: Tensor, sigma: Tensor, cond: Context | None, group: Sequence[Slices]) -> Tensor:
         """The denoiser's answers on the tiles of ``group``, one after the other along the batch."""
         tiles = torch.cat([window(x, slices) for slices in group])
-        conds = None if cond is None else _stacked([cond.crop(slices) for slices in group])
+        conds = None if cond is None else Context.stack([cond.crop(slices) for slices in group])
         if torch.is_grad_enabled() and x.requires_grad:
             answer: Tensor = checkpoint(self.denoiser, tiles, sigma.repeat(len(group)), conds, use_reentrant=False)
             return answer
@@ -167,11 +167,6 @@ class Tiled(Wrapper):
 
 def _per_axis(value: int | Sequence[int], rank: int) -> tuple[int, ...]:
     return (value,) * rank if isinstance(value, int) else tuple(value)
-
-
-def _stacked(parts: Sequence[Context]) -> Context:
-    names = [name for name in vars(parts[0]) if getattr(parts[0], name) is not None]
-    return Context(**{name: torch.cat([getattr(part, name) for part in parts]) for name in names})
 
 
 def _folded(total: Tensor, cells: Sequence[int]) -> Tensor:
