@@ -5,7 +5,7 @@ seed, the case and the member's number; not on batch size, order or which other 
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import product
@@ -128,12 +128,14 @@ class Emulator:
             if conditioner.needs_data
         }
         given = self._by_name(conditions, list(wanted))
+        labels = dict(cases) if isinstance(cases, Mapping) else {}
         ready, messages = {}, []
         for name, conditioner in wanted.items():
-            ready[name], notes = conditioner.accept(given[name])
+            ready[name], notes = conditioner.accept(_selected(given[name], labels))
             messages += notes
+        labels = _left_over(labels, given.values(), ready.values())
         if cases is None or isinstance(cases, Mapping):
-            ready = {name: _selected(data, cases or {}) for name, data in ready.items()}
+            ready = {name: _selected(data, labels) for name, data in ready.items()}
             cases = self._cases(ready)
         found = list(cases)
         outside = {}
@@ -185,7 +187,8 @@ class Emulator:
         members
             How many, or their numbers: member 7 is the same whichever others are asked for.
         cases
-            Labels or slices per case dim, as in ``Dataset.sel``; None takes all.
+            Labels or slices per case dim, as in ``Dataset.sel``, under its name in the conditions or in the training
+            data; None takes all.
         sampler
             Settings, or the name of a solver; None takes the emulator's own.
         batch_size
@@ -350,6 +353,18 @@ def _index(whole: xr.Dataset, part: xr.Dataset, dim: str) -> list[int]:
     """Positions of the labels of ``part`` in ``whole``."""
     places = {encode_label(value): index for index, value in enumerate(whole[dim].values)}
     return [places[encode_label(value)] for value in part[dim].values]
+
+
+def _left_over(
+    labels: Mapping[str, Any], given: Collection[xr.Dataset], ready: Collection[xr.Dataset]
+) -> dict[str, Any]:
+    """Labels along dims that no data had when they were given, and that have this name in the terms of the model."""
+    left = {dim: label for dim, label in labels.items() if not any(dim in data.dims for data in given)}
+    for dim in left:
+        if ready and not any(dim in data.dims for data in ready):
+            known = sorted({str(name) for data in ready for name in data.dims})
+            raise SciffusionError(f"cases along {dim!r}, which is no dim", f"the dims are {', '.join(known)}")
+    return left
 
 
 def _selected(data: xr.Dataset, cases: Mapping[str, Any]) -> xr.Dataset:

@@ -8,6 +8,7 @@ from sciffusion.cli import main
 from sciffusion.config import load_experiment
 from sciffusion.datasets.pairs import open_experiment
 from sciffusion.emulator import Emulator, load
+from sciffusion.errors import SciffusionError
 from sciffusion.fields.ensemble import open_ensemble
 from sciffusion.generation import generate, held_out
 from sciffusion.stages.build import build_baselines, build_stage
@@ -127,6 +128,20 @@ def test_what_was_converted_is_said_once_and_not_at_all_when_quiet(run, tmp_path
     assert "coarse: coarse" not in said
     assert main([*line.split(), "--output", str(tmp_path / "quiet.zarr"), "--quiet"]) == 0
     assert "INFO" not in capsys.readouterr().err
+
+
+def test_cases_are_selected_under_the_name_of_their_dim_in_either_data(run):
+    emulator, coarse = load(run), held_out(run)[0]["coarse"]
+    theirs = coarse.rename(time="t").assign_coords(t=("t", coarse.time.values, {"standard_name": "time"}))
+    wanted = slice("2020-01-05T00:00", "2020-01-05T06:00")
+    for dim in ("t", "time"):
+        check = emulator.check(theirs, {dim: wanted})
+        assert [(case.dims, str(case.values["time"])[:13]) for case in check.cases] == [
+            (("time",), "2020-01-05T00"),
+            (("time",), "2020-01-05T06"),
+        ]
+    with pytest.raises(SciffusionError, match="cases along 'tme'"):
+        emulator.check(coarse, {"tme": wanted})
 
 
 def test_inspect_shows_the_model_card(run, capsys):
