@@ -1,7 +1,9 @@
 """`sciffusion init` with a coarse file: how it belongs to the target, and whether members must reproduce it."""
 
+import pytest
 import xarray as xr
 
+from sciffusion.errors import SciffusionError
 from sciffusion.fields.labels import positions
 from tests.init_data import coarsened, globe, projected, run_init
 
@@ -30,6 +32,14 @@ def test_a_biased_coarse_file_does_not_constrain(tmp_path, capsys):
     assert experiment.stages[0].baseline == "coarse"
     assert "coarse is not C(fine)" in text
     assert "WARNING" not in capsys.readouterr().out
+
+
+def test_a_latitude_longitude_model_over_a_projected_region_asks_for_regridding(tmp_path):
+    fine = projected(times=24)[["sst"]]
+    fine.to_netcdf(tmp_path / "fine.nc")
+    globe()[["uas"]].rename(uas="sst").assign_coords(time=fine.time).to_netcdf(tmp_path / "coarse.nc")
+    with pytest.raises(SciffusionError, match=r"(?s)plays the role of 'y'.*same kind first"):
+        run_init(tmp_path, "--target", tmp_path / "fine.nc", "--coarse", tmp_path / "coarse.nc")
 
 
 def test_an_unpaired_coarse_file_is_warned_of(tmp_path, capsys):

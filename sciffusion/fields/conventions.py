@@ -20,6 +20,7 @@ from sciffusion.fields.roles import (
     find_axis,
     geometry_of,
     is_degrees,
+    mend_of_missing_dim,
     role_of,
     roles,
     spacing_of,
@@ -235,8 +236,10 @@ def _match_grid(ds: xr.Dataset, template: Template, name: str) -> xr.Dataset:
     for dim in template.dims:
         if dim not in ds.dims:
             have = ", ".join(map(str, ds.dims))
-            mend = "regrid the curvilinear data first" if auxiliary_coordinates(ds) else "map it with rename"
-            raise SciffusionError(f"{name}: no dim plays the role of {dim!r} (dims: {have})", mend)
+            raise SciffusionError(
+                f"{name}: no dim plays the role of {dim!r} (dims: {have})",
+                mend_of_missing_dim(ds, "map it with rename"),
+            )
         if dim not in template.coords or dim not in ds.coords:
             if ds.sizes[dim] != template.sizes[dim]:
                 raise SciffusionError(

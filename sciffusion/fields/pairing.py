@@ -12,7 +12,7 @@ from sciffusion.fields.cases import Align, case_dims, cases_of, encode_label, se
 from sciffusion.fields.conventions import convert_units
 from sciffusion.fields.grid import Grid
 from sciffusion.fields.labels import is_time
-from sciffusion.fields.roles import find_axis, role_of, roles, spacing_of
+from sciffusion.fields.roles import find_axis, mend_of_missing_dim, role_of, roles, spacing_of
 from sciffusion.fields.survey import Survey, sample_indices
 from sciffusion.fields.template import Template
 
@@ -93,7 +93,7 @@ def factors(fine: Survey, coarse: xr.Dataset) -> dict[str, float]:
             have = ", ".join(f"{name} ({role})" if role else name for name, role in roles(coarse).items())
             raise SciffusionError(
                 f"the coarse data have no dim that plays the role of {dim!r} (dims: {have})",
-                "rename it under conditions.coarse.source.rename, or in the file",
+                mend_of_missing_dim(coarse, "rename it in the file"),
             )
         one, two = spacing_of(fine.ds, dim), spacing_of(coarse, dim)
         ratio = two / one if one and two else fine.ds.sizes[dim] / coarse.sizes[dim]

@@ -18,6 +18,7 @@ __all__ = [
     "find_axis",
     "geometry_of",
     "is_degrees",
+    "mend_of_missing_dim",
     "role_of",
     "roles",
     "spacing_of",
@@ -113,6 +114,12 @@ def auxiliary_coordinates(ds: xr.Dataset) -> tuple[str, str] | None:
         if role in ("latitude", "longitude"):
             found.setdefault(role, str(name))
     return (found["latitude"], found["longitude"]) if len(found) == 2 else None
+
+
+def mend_of_missing_dim(ds: xr.Dataset, rename: str) -> str:
+    """What to do about a grid dim that ``ds`` lacks: ``rename``, unless its grid is of another kind."""
+    other_kind = auxiliary_coordinates(ds) or {"latitude", "longitude"} <= {role_of(ds, dim) for dim in ds.dims}
+    return "bring the data to coordinates of the same kind first (cdo remapcon, xesmf)" if other_kind else rename
 
 
 def is_degrees(ds: xr.Dataset, dim: Hashable) -> bool:

@@ -51,13 +51,13 @@ def matches(ds, error=1e-9):
 
 
 def test_equal_data_pass_unchanged_and_nothing_is_logged(like, caplog):
-    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.INFO, "sciffusion")
     xr.testing.assert_identical(harmonise(data(), like), data())
     assert not caplog.records
 
 
 def test_names_units_longitudes_and_latitudes_are_matched_each_with_one_line(like, caplog):
-    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.INFO, "sciffusion")
     new = data(LAT[::-1], LON - 180, name="tas", dims=("time", "lat", "lon"))
     new["tas"] = (new["tas"] - 273.15).assign_attrs(units="degC", standard_name="air_temperature")
     matches(harmonise(new, like))
@@ -71,7 +71,7 @@ def test_names_units_longitudes_and_latitudes_are_matched_each_with_one_line(lik
 
 
 def test_another_grid_is_regridded_and_logged(like, caplog):
-    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.INFO, "sciffusion")
     new = data(np.linspace(-90, 90, 61), np.arange(-120, 120) * 1.5)
     matches(harmonise(new, like), SMOOTH_ERROR)
     assert "conditions: regridded from 61 x 240 to 36 x 72 cells" in caplog.messages
@@ -111,10 +111,12 @@ def test_a_variable_that_is_not_there_asks_for_a_mapping(like):
         harmonise(new, like)
 
 
-def test_curvilinear_data_are_to_be_regridded_first(like):
+def test_data_on_a_grid_of_another_kind_are_to_be_regridded_first(like):
     curved = projected(times=1).rename(sst="t2m")
-    with pytest.raises(SciffusionError, match=r"(?s)'latitude' \(dims: time, y, x\).*regrid the curvilinear data"):
+    with pytest.raises(SciffusionError, match=r"(?s)'latitude' \(dims: time, y, x\).*same kind first"):
         harmonise(curved, like)
+    with pytest.raises(SciffusionError, match=r"(?s)'y' \(dims: .*latitude.*same kind first"):
+        harmonise(data(), curved[["t2m"]], dims=["y", "x"])
 
 
 def test_inconvertible_units_are_refused(like):
