@@ -182,12 +182,12 @@ def test_a_write_error_in_the_middle_is_reported_and_mendable(tmp_path, monkeypa
 
     path, put, count = tmp_path / "e.zarr", _local._put, []
 
-    def failing(file, value, exclusive=False):
+    def failing(file, *args, **options):
         if "/c/" in str(file) and "/u/" in str(file):
             count.append(file)
             if len(count) > 4:
                 raise OSError(code, os.strerror(code))
-        return put(file, value, exclusive)
+        return put(file, *args, **options)
 
     emulator = FakeEmulator()
     with monkeypatch.context() as patch:
