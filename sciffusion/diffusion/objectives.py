@@ -85,11 +85,7 @@ def denoising_loss(
 
 
 def almost_fair_crps(
-    ensemble: Tensor,
-    truth: Tensor,
-    alpha: float = 0.95,
-    weights: Tensor | None = None,
-    valid: Tensor | None = None,
+    ensemble: Tensor, truth: Tensor, alpha: float = 0.95, weights: Tensor | None = None, valid: Tensor | None = None
 ) -> Tensor:
     """Almost-fair CRPS per sample, (batch,): eq. 4 of Lang et al. 2024, arXiv:2412.15832.
 

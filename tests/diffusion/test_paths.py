@@ -10,6 +10,7 @@ from sciffusion.diffusion.problems import GaussianField, power_law
 from sciffusion.diffusion.sigmas import DiscreteLevels, NoiseRange, UniformTime
 from sciffusion.diffusion.solvers.gain import solver_gain
 from sciffusion.diffusion.weights import LearnedUncertainty, edm_weight, matched_weight, min_snr, noise_weight
+from sciffusion.errors import SciffusionError
 
 PATHS = [
     paths.VPLinear(),
@@ -169,6 +170,12 @@ def test_discrete_schedules_have_the_published_ends_and_snap():
     index = linear.index(torch.as_tensor(linear.levels))
     assert torch.equal(index, torch.arange(1000, dtype=torch.float64))
     assert len(linear.grid(50)) == 51
+
+
+@pytest.mark.parametrize("betas", [[0.1, 1.0], [0.0, 0.1], [[0.1, 0.2]]])
+def test_betas_that_are_no_schedule_are_refused(betas):
+    with pytest.raises(SciffusionError, match="betas"):
+        paths.DiscreteVP(np.array(betas))
 
 
 def test_the_discrete_cosine_is_the_continuous_one_at_its_nodes():

@@ -41,6 +41,22 @@ def test_samples_have_the_covariance_and_the_variance_asked_for(shape):
     assert float((draws.mean(0) - 0.3).abs().max()) < 5 * math.sqrt(2 / 40_000)
 
 
+@pytest.mark.parametrize(("shape", "k"), [((12,), (5,)), ((6, 8), (-2, 3)), ((4, 5, 6), (1, -2, 2))])
+def test_a_wave_has_the_variance_of_the_spectrum_at_its_wavenumber(shape, k):
+    """In cycles per domain along every axis, relative to the lowest wave of the last axis; and summed up the cell's."""
+    law = GaussianField(power_law(3.0, outer=2.0), shape, variance=2.0)
+    axes = torch.meshgrid(*[torch.arange(n, dtype=torch.float64) / n for n in shape], indexing="ij")
+
+    def variance(wave):
+        x = torch.cos(2 * math.pi * sum(c * axis for c, axis in zip(wave, axes, strict=True)))
+        return float((law.filter(law.modes, x) * x).sum() / (x * x).sum())
+
+    lowest = (0,) * (len(shape) - 1) + (1,)
+    expected = ((4 + sum(c * c for c in k)) / (4 + 1)) ** -1.5
+    assert variance(k) / variance(lowest) == pytest.approx(expected)
+    assert float(law.spectrum.mean()) == pytest.approx(2.0)
+
+
 @pytest.mark.parametrize("shape", SHAPES)
 def test_dense_and_spectral_forms_agree(shape):
     spectral = field(shape)

@@ -73,11 +73,7 @@ def _grid(z: Tensor, spacing: Sequence[float]) -> tuple[tuple[int, ...], tuple[i
 
 @lru_cache(maxsize=32)
 def _symbols(
-    shape: tuple[int, ...],
-    spacing: tuple[float, ...],
-    derivative: Derivative,
-    device: torch.device,
-    dtype: torch.dtype,
+    shape: tuple[int, ...], spacing: tuple[float, ...], derivative: Derivative, device: torch.device, dtype: torch.dtype
 ) -> Tensor:
     """d_j of every mode of rfftn, (component, *modes), kept on the device; complex of the precision of ``dtype``."""
     if derivative not in get_args(Derivative):

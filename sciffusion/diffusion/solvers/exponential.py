@@ -95,12 +95,7 @@ def eased(grid: Array, halvings: int) -> Array:
 
 
 def multistep(
-    sigmas: Array,
-    order: int,
-    rule: Rule = weights,
-    eta: float = 0.0,
-    s_noise: float = 1.0,
-    bootstrap: int = 0,
+    sigmas: Array, order: int, rule: Rule = weights, eta: float = 0.0, s_noise: float = 1.0, bootstrap: int = 0
 ) -> Plan:
     """One call per step; D by the polynomial through its last ``order`` answers (exponential Adams-Bashforth).
 
