@@ -120,11 +120,14 @@ def turbulence(cases=30, draws=24, n=48):
     """Vorticity after runs from the same large scales and different small ones: spun up, perturbed, run on."""
     generator = np.random.default_rng(2)
     start = flow(5 * spectral_noise(generator, (cases + 60, n, n), -1.0), 100)
-    modes = fft.rfft2(start[:cases])
     k = np.hypot(fft.fftfreq(n, 1 / n)[:, None], fft.rfftfreq(n, 1 / n)[None])
-    large = fft.irfft2(modes * (k < 5))
-    detail = [np.roll(start[:cases] - large, generator.integers(n, size=2), axis=(1, 2)) for _ in range(draws)]
-    fields = flow(large + np.stack(detail), 20)
+    large = fft.irfft2(fft.rfft2(start[:cases]) * (k < 5))
+    shifts = [np.divmod(generator.choice(n * n, draws, replace=False), n) for _ in range(cases)]
+    small = [
+        [np.roll(detail, by, axis=(0, 1)) for by in zip(*shift, strict=True)]
+        for detail, shift in zip(start[:cases] - large, shifts, strict=True)
+    ]
+    fields = flow(large + np.stack(small, axis=1), 20)
     axis = np.arange(n) * 1000.0
     coords = {"y": ("y", axis, {"units": "m"}), "x": ("x", axis, {"units": "m"})}
     return Problem(fields.astype("f4"), start[cases:].astype("f4"), coords, ("y", "x"))
