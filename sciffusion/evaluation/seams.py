@@ -23,6 +23,7 @@ LEAST_PERIOD = 4
 LEAST_CASES = 3
 NEAR = (-3, -2, 2, 3)
 SEGMENT = 4  # cells along a border
+SURE = 0.01  # among combs that are less likely by chance, the one that stands out most is reported
 
 
 class Seam(NamedTuple):
@@ -82,9 +83,13 @@ def comb(members: np.ndarray, truth: np.ndarray, wraps: bool) -> Seam | None:
     log_ratio = _contrast(np.log(total / real)[None], wraps)
     length, cells = persistence(contrast), n if wraps else n + 3
     periods = range(LEAST_PERIOD, cells // 2 + 1)
-    found = [_best_offset(contrast, log_ratio, period, first, length) for period in periods]
-    best = min(found, key=lambda seam: seam.p, default=None)
-    return None if best is None else best._replace(p=min(1.0, best.p * sum(periods)))
+    found = [seam for period in periods for seam in _combs(contrast, log_ratio, period, first, length)]
+    tests = max(len(found), 1)
+    found = [seam._replace(p=min(1.0, seam.p * tests)) for seam in found]
+    sure = [seam for seam in found if seam.p < SURE]
+    if sure:
+        return max(sure, key=lambda seam: np.log(seam.ratio) * np.sqrt(n // seam.period))
+    return min(found, key=lambda seam: seam.p, default=None)
 
 
 def _contrast(excess: np.ndarray, wraps: bool) -> np.ndarray:
@@ -96,14 +101,14 @@ def _contrast(excess: np.ndarray, wraps: bool) -> np.ndarray:
     return np.asarray(excess - near)
 
 
-def _best_offset(contrast: np.ndarray, log_ratio: np.ndarray, period: int, first: int, length: float) -> Seam:
-    """Student's t over cases of one comb per offset, against all other borders."""
+def _combs(contrast: np.ndarray, log_ratio: np.ndarray, period: int, first: int, length: float) -> list[Seam]:
+    """Student's t over cases of the comb of every offset, against all other borders."""
     cases = len(contrast)
-    excess, ratio = _of_comb(contrast, period, first), _of_comb(log_ratio, period, first)[0]
+    excess, ratio = _of_comb(contrast, period, first), np.exp(_of_comb(log_ratio, period, first)[0])
     error = excess.std(axis=0, ddof=1) * np.sqrt(length / cases)
     t = np.divide(excess.mean(axis=0), error, out=np.zeros(period), where=error > 0)
-    best = int(np.argmax(t))
-    return Seam(period, best, float(np.exp(ratio[best])), float(special.stdtr(max(cases / length - 1, 1), -t[best])))
+    p = special.stdtr(max(cases / length - 1, 1), -t)
+    return [Seam(period, offset, float(ratio[offset]), float(p[offset])) for offset in range(period)]
 
 
 def _of_comb(values: np.ndarray, period: int, first: int) -> np.ndarray:
