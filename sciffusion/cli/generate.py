@@ -2,10 +2,11 @@
 
 import argparse
 import logging
+import time
 from pathlib import Path
 from typing import Any
 
-from sciffusion import stopping
+from sciffusion import durations, stopping
 from sciffusion.errors import SciffusionError
 
 __all__ = ["EXAMPLE", "HELP", "add_arguments", "run"]
@@ -45,6 +46,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--share", default="0/1", metavar="I/N", help="make share I of N (from 0), in a job of its own; see submit"
     )
+    parser.add_argument(
+        "--keep",
+        metavar="WHAT",
+        help="statistics of the members instead of all of them: mean,std,min,max,quantiles,members:16",
+    )
+    parser.add_argument(
+        "--score-against",
+        nargs="+",
+        metavar="PATH",
+        help="the truth: score every case as soon as its members are there",
+    )
+    parser.add_argument(
+        "--deadline", metavar="LENGTH", help="10min: publish the members that are complete by then; go on later"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace the output once the new one is complete")
     parser.add_argument("--no-resume", action="store_true", help="refuse an output that exists, even if it would fit")
     parser.add_argument(
@@ -61,6 +76,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--chunks", nargs="+", default=[], metavar="DIM=N", help="cut chunks along grid dims (default: whole fields)"
     )
     parser.add_argument("--fsync", action="store_true", help="wait for the disk after every item")
+    parser.add_argument("--log", metavar="FILE", help="write log lines to this file as well")
     parser.add_argument("--quiet", action="store_true", help="print warnings only")
 
 
@@ -71,12 +87,14 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
+    begun = time.monotonic()
+    deadline = durations.seconds(args.deadline) if args.deadline else None
     members = parse_members(args.members)
     from sciffusion.cli.logs import log_to
     from sciffusion.emulator import load
     from sciffusion.generation import generate
 
-    log_to()
+    log_to(args.log)
     logging.getLogger("sciffusion").setLevel(logging.WARNING if args.quiet else logging.INFO)
     emulator = load(_model(args))
     conditions, cases = _conditions(args)
@@ -98,6 +116,9 @@ def _run(args: argparse.Namespace) -> int:
         allow_mixed=args.allow_mixed,
         storage=_storage(args),
         share=_share(args.share),
+        keep=args.keep,
+        score_against=_truth(args.score_against) if args.score_against else None,
+        deadline=None if deadline is None else max(0.0, deadline - (time.monotonic() - begun)),
         progress=not args.quiet,
         fsync=args.fsync,
     )
@@ -117,6 +138,14 @@ def parse_members(text: str) -> int | list[int]:
         return numbers
     except ValueError:
         raise SciffusionError(f"--members {text}", "give a count (16) or numbers (0,3,7 or 100-199)") from None
+
+
+def _truth(paths: list[str]) -> Any:
+    """The data to score against."""
+    from sciffusion.config import Source
+    from sciffusion.fields.open import open_source
+
+    return open_source(Source(paths=paths))
 
 
 def _share(text: str) -> tuple[int, int]:

@@ -9,12 +9,12 @@ __all__ = ["log_to"]
 FORMAT = "%(asctime)s %(levelname)s %(message)s"
 
 
-def log_to(folder: str | Path | None = None) -> None:
-    """Send the package's log lines to standard error, and to ``folder``/sciffusion.log when a folder is given."""
+def log_to(file: str | Path | None = None) -> None:
+    """Send the package's log lines to standard error, and to the end of ``file`` when one is given."""
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
-    if folder is not None:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        handlers.append(logging.FileHandler(Path(folder) / "sciffusion.log"))
+    if file is not None:
+        Path(file).parent.mkdir(parents=True, exist_ok=True)
+        handlers.append(logging.FileHandler(file))
     logger = logging.getLogger("sciffusion")
     logger.setLevel(logging.INFO)
     logger.handlers.clear()

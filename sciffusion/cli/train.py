@@ -31,7 +31,7 @@ def _run(args: argparse.Namespace) -> int:
 
     overrides = [*args.set, *([f"output={args.output}"] if args.output else [])]
     experiment = load_experiment(args.experiment, overrides, args.recipe)
-    log_to(experiment.output)
+    log_to(f"{experiment.output}/sciffusion.log")
     train(experiment, overwrite=args.overwrite, progress=False if args.no_progress else None)
     print(f"trained; next: sciffusion generate {experiment.output} --members 16 --output ens.zarr")
     return 0

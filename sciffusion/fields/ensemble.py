@@ -173,8 +173,7 @@ class EnsembleStore:
         value does not fit its packing; the item is then incomplete and all others are untouched.
         """
         self._check_item(member, arrays)
-        index = (self._position[member], *(int(i) for i in np.unravel_index(case, self.case_shape or (1,))))
-        index = index[: 1 + len(self.case_dims)]
+        index = (self._position[member], *self.place(case))
         kept = {name: encoded(name, self.storage.encoder(name), self._plain(name, arrays)) for name in self._arrays}
         with writing(self.path):
             self.markers.withdraw(case, member)
@@ -190,6 +189,32 @@ class EnsembleStore:
         """Values of a variable in the dtype that the store gives readers."""
         dtype = self._arrays[name].dtype
         return np.asarray(arrays[name], dtype if dtype.kind == "f" else np.float32)
+
+    @property
+    def variables(self) -> tuple[str, ...]:
+        """Names of the variables that have members."""
+        return tuple(self._arrays)
+
+    def place(self, case: int) -> tuple[int, ...]:
+        """Index of a case along every case dim."""
+        return tuple(int(i) for i in np.unravel_index(case, self.case_shape)) if self.case_shape else ()
+
+    def item(self, name: str) -> tuple[tuple[int, ...], int]:
+        """Shape of one item of variable ``name``, (*channel dims, *grid), and bytes per value."""
+        array = self._arrays[name]
+        return tuple(array.shape[1 + len(self.case_dims) :]), array.dtype.itemsize
+
+    def read(self, case: int, name: str, part: slice = slice(None)) -> NDArray[Any]:
+        """Variable ``name`` of all members of one case, (member, *channel dims, *grid), ``part`` along the first of them.
+
+        Raises SciffusionError when a chunk is damaged.
+        """
+        try:
+            stored = np.asarray(self._arrays[name][(slice(None), *self.place(case), part)])
+        except ValueError as error:
+            what = f"{self.path}: {name} of case {case} is damaged: {error}"
+            raise SciffusionError(what, "run the same command again: it makes damaged items anew") from error
+        return self.storage.encoder(name).decode(stored)
 
     def _check_item(self, member: int, arrays: Mapping[str, NDArray[Any]]) -> None:
         if member not in self._position:
@@ -217,8 +242,8 @@ class EnsembleStore:
         return {"seed": self.identity.get("seed"), "identity": who, EXECUTION: digest(self.execution)}
 
     def completed(self) -> NDArray[np.bool_]:
-        """Bool (member, case): which items are complete."""
-        return completed(self.markers, self._position, self.case_shape)
+        """Bool (member, case): which items need not be made, those reduced to statistics included."""
+        return completed(self.markers.made(), self._position, self.case_shape)
 
     def status(self) -> Status:
         """What is complete, and of which model and settings."""

@@ -19,6 +19,8 @@ __all__ = ["COARSE_MISFIT", "FOLDER", "Fault", "Markers"]
 COARSE_MISFIT = "coarse_misfit"  # fact: variable -> largest distance from the coarse field, in its units
 FOLDER = "complete/.markers"  # inside the folder of an array, where Zarr looks for chunks only
 
+COMPLETE, REDUCED = ".json", ".reduced"  # of the names of markers
+
 
 @dataclass(frozen=True)
 class Fault:
@@ -38,7 +40,7 @@ class Markers:
 
     def path(self, case: int, member: int) -> Path:
         """File of one marker."""
-        return self.folder / f"{case:08d}" / f"{member}.json"
+        return self.folder / f"{case:08d}" / f"{member}{COMPLETE}"
 
     def write(
         self, case: int, member: int, chunks: list[str], facts: Mapping[str, Any], *, fsync: bool = False
@@ -54,15 +56,33 @@ class Markers:
         """Take a marker back: the item counts as missing and is made again."""
         self.path(case, member).unlink(missing_ok=True)
 
-    def complete(self) -> Iterator[tuple[int, int]]:
-        """Every marked (case, member)."""
+    def reduce(self, case: int, member: int) -> None:
+        """Give up the data of an item that has gone into statistics; it need not be made again.
+
+        The marker is renamed first: a reader, and a restart, see the item either with its data or without.
+        """
+        path, spent = self.path(case, member), self.path(case, member).with_suffix(REDUCED)
+        if path.exists():
+            path.replace(spent)
+        for name in json.loads(spent.read_text())["chunks"]:
+            (self.root / name).unlink(missing_ok=True)
+
+    def made(self) -> Iterator[tuple[int, int]]:
+        """Every (case, member) that need not be made: those complete, and those reduced to statistics."""
+        return self._marked({COMPLETE, REDUCED})
+
+    def complete(self, case: int | None = None) -> Iterator[tuple[int, int]]:
+        """Every marked (case, member) whose data are there; of one ``case`` only, if it is given."""
+        return self._marked({COMPLETE}, "[0-9]*" if case is None else f"{case:08d}")
+
+    def _marked(self, suffixes: set[str], pattern: str = "[0-9]*") -> Iterator[tuple[int, int]]:
         if not self.folder.is_dir():
             return
-        for case in self.folder.glob("[0-9]*"):
+        for case in self.folder.glob(pattern):
             with os.scandir(case) as entries:
                 for entry in entries:
-                    name, _, suffix = entry.name.partition(".")
-                    if name.isdecimal() and suffix == "json":
+                    name, suffix = os.path.splitext(entry.name)
+                    if name.isdecimal() and suffix in suffixes:
                         yield int(case.name), int(name)
 
     def largest(self, fact: str) -> dict[str, float]:

@@ -1,6 +1,6 @@
 """Reading an ensemble: complete members only, whoever is still writing."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +37,7 @@ def open_ensemble(path: Path | str, *, partial: bool = False) -> xr.Dataset:
     case_dims = str(ds.attrs.pop(layout.CASE_DIMS)).split()
     shape = tuple(ds.sizes[dim] for dim in case_dims)
     members = {int(member): index for index, member in enumerate(ds[MEMBER].values)}
-    complete = completed(Markers(path), members, shape)
+    complete = completed(Markers(path).complete(), members, shape)
     kept = complete.any(axis=1) if partial else complete.all(axis=1)
     if not kept.any():
         some = f"{int(complete.sum())} of {complete.size} items are complete"
@@ -50,10 +50,12 @@ def open_ensemble(path: Path | str, *, partial: bool = False) -> xr.Dataset:
     return masked.assign_attrs(ds.attrs, incomplete_items=int((~ds[STATUS]).sum()))
 
 
-def completed(markers: Markers, position: Mapping[int, int], case_shape: tuple[int, ...]) -> NDArray[np.bool_]:
-    """Bool (member, case) of the marked items; ``position`` maps a member to its row, other members are ignored."""
+def completed(
+    items: Iterable[tuple[int, int]], position: Mapping[int, int], case_shape: tuple[int, ...]
+) -> NDArray[np.bool_]:
+    """Bool (member, case) of marked items; ``position`` maps a member to its row, other members are ignored."""
     complete = np.zeros((len(position), int(np.prod(case_shape, dtype=int))), bool)
-    for case, member in markers.complete():
+    for case, member in items:
         if member in position and case < complete.shape[1]:
             complete[position[member], case] = True
     return complete

@@ -7,6 +7,7 @@ bytes do not depend on which others are missing.
 """
 
 import logging
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -17,14 +18,18 @@ from typing import Any
 import torch
 import xarray as xr
 
-from sciffusion import config
+from sciffusion import config, durations
 from sciffusion.emulator import Cases, Check, Conditions, Emulator
 from sciffusion.errors import SciffusionError
 from sciffusion.execution.device import resolve_device
 from sciffusion.fields.cases import Case, encode_label
+from sciffusion.fields.ensemble import EnsembleStore
 from sciffusion.fields.storage import Storage
+from sciffusion.generation.closing import Closing
 from sciffusion.generation.identity import identity
+from sciffusion.generation.keep import Keep
 from sciffusion.generation.processes import Process
+from sciffusion.generation.scoring import Scoring, state_of
 from sciffusion.generation.sizing import choose_batch
 from sciffusion.generation.target import Target, Wanted
 from sciffusion.generation.work import Work
@@ -52,6 +57,9 @@ def generate(
     allow_mixed: bool = False,
     share: tuple[int, int] = (0, 1),
     storage: Storage | None = None,
+    keep: Keep | str | None = None,
+    score_against: xr.Dataset | None = None,
+    deadline: float | None = None,
     progress: bool = True,
     fsync: bool = False,
 ) -> Path:
@@ -93,6 +101,14 @@ def generate(
     storage
         How numbers are kept: rounded, packed, in smaller chunks. None keeps them as they are, with one member of one
         case in a chunk per variable.
+    keep
+        Statistics instead of members, ``"mean,std,quantiles,members:16"``: the group ``statistics`` of the store holds
+        them for every case, exact over all members; of these only the first 16 stay.
+    score_against
+        The truth: every case is scored when its members are complete; the sums lie beside the store, for `evaluate`.
+    deadline
+        Seconds from now after which no batch is begun and the members that are complete for all cases are put in
+        place, at once. Calling it again goes on.
     fsync
         Wait for the disk after every item: safe against power loss too, but slower.
 
@@ -104,7 +120,12 @@ def generate(
     KeyboardInterrupt, Stopped
         After Ctrl-C, or SIGTERM or SIGUSR1, when the items in flight are written; the same call resumes.
     """
-    target, process = Target(store, overwrite=overwrite, resume=resume), Process.here().within(*share)
+    until = None if deadline is None else time.monotonic() + deadline
+    keep = Keep.parse(keep) if isinstance(keep, str) else keep
+    if keep is not None and deadline is not None:
+        raise SciffusionError("statistics with a deadline", "they need all members: give one of keep and deadline")
+    target = Target(store, overwrite=overwrite, resume=resume, making=keep is not None or deadline is not None)
+    process = Process.here().within(*share)
     check = emulator.check(conditions, cases)
     _report(check)
     check, template, dims = _ordered(check, emulator)
@@ -118,7 +139,10 @@ def generate(
         batch_size=batch_size,
         storage=storage,
     )
-    wanted = Wanted(template, numbers, dims, who, allow_mixed, fsync)
+    kept = None if keep is None else numbers[: keep.members]
+    if keep is not None:
+        who["keep"] = keep.to_json() | {"of": _spelt(numbers)}
+    wanted = Wanted(template, numbers, dims, who, allow_mixed, fsync, kept)
     if target.finished(wanted):
         log.info("%s is complete already", target.path)
         return target.path
@@ -130,6 +154,8 @@ def generate(
     def draw(items: Sequence[tuple[int, int]]) -> Iterable[Drawn]:
         return emulator.draws(check, numbers, batch_size=ensemble.execution["batch_size"], items=items, **settings)
 
+    scoring = None if score_against is None else Scoring(ensemble, score_against)
+    closing = Closing(ensemble, keep, scoring)
     Work(
         ensemble,
         numbers,
@@ -137,15 +163,36 @@ def generate(
         dims,
         draw,
         begin=lambda: wanted.join(ensemble),
+        closing=closing,
         verify=verify,
         progress=progress,
+        until=until,
     ).run(process)
-    if ensemble.completed().all():
-        target.publish(ensemble)
+    closed = closing.rest()
+    if ensemble.completed().all() and closed:
+        target.publish(ensemble, kept, lambda: scoring.join(state_of(target.path)) if scoring else None)
         log.info("%s is complete", target.path)
+    elif deadline is not None:
+        _publish_part(target, ensemble, deadline)
     else:
         log.info("%s: this process is done, others are still making items", target.path)
     return target.path
+
+
+def _publish_part(target: Target, ensemble: EnsembleStore, deadline: float) -> None:
+    """Put what is complete in place. Raises SciffusionError when nothing is."""
+    count, of = target.publish_part(ensemble), len(ensemble.members)
+    if not count:
+        what = f"no member was complete for all cases within {durations.clock(deadline)}"
+        raise SciffusionError(what, "what was made is kept: the same command goes on")
+    log.info("%s holds %d of %d members; the same command goes on with the others", target.path, count, of)
+
+
+def _spelt(members: Sequence[int]) -> str:
+    """Numbers of members in words: 0-99, or all of them."""
+    if list(members) == list(range(members[0], members[0] + len(members))):
+        return f"{members[0]}-{members[-1]}"
+    return ",".join(map(str, members))
 
 
 def _ordered(check: Check, emulator: Emulator) -> tuple[Check, xr.Dataset, tuple[str, ...]]:

@@ -2,7 +2,8 @@
 
 A new Zarr store is made where it is to be: readers get its complete members at any time. What replaces something, or is
 to become NetCDF, is made beside it, as ``NAME.partial``, and takes its place when it is complete; until then whatever
-lay there stays.
+lay there stays. What will hold a part of what is made (statistics instead of members, or the members that are complete
+at a deadline) is made beside it too, as ``NAME.making``, and the part is put in its place at once.
 """
 
 import json
@@ -18,6 +19,7 @@ from sciffusion import stopping
 from sciffusion.errors import SciffusionError
 from sciffusion.fields import cf
 from sciffusion.fields.ensemble import EnsembleStore, is_ensemble_store, open_ensemble, write_netcdf
+from sciffusion.fields.excerpt import excerpt
 from sciffusion.fields.identity import EXECUTION, differences, execution_of, misfits, without_execution
 from sciffusion.fields.layout import MEMBER
 from sciffusion.fields.output import recover, refuse_existing, remove, temporary, uninterrupted, writing
@@ -38,6 +40,7 @@ class Wanted:
     identity: Mapping[str, Any]
     allow_mixed: bool = False
     fsync: bool = False
+    kept: Sequence[int] | None = None  # members that the output shall have, if not all
 
     def adds_to(self, store: EnsembleStore) -> bool:
         """Whether there is anything to make."""
@@ -51,15 +54,20 @@ class Wanted:
 class Target:
     """The output ``path`` of a run, and the store in which it is made meanwhile."""
 
-    def __init__(self, path: Path | str, *, overwrite: bool = False, resume: bool = True) -> None:
+    def __init__(self, path: Path | str, *, overwrite: bool = False, resume: bool = True, making: bool = False) -> None:
         self.path, self.overwrite, self.resume = Path(path), overwrite, resume
         self.netcdf = self.path.suffix in {".nc", ".nc4", ".netcdf"}
         partial = self.path.with_name(f"{self.path.name}.partial")
+        beside = self.path.with_name(f"{self.path.name}.making")
         with writing(self.path), uninterrupted():
-            recover(self.path)
-            recover(partial)
+            for one in (self.path, partial, beside):
+                recover(one)
+        self.making = making or is_ensemble_store(beside)
+        if self.making and self.netcdf:
+            what = f"{self.path}: a NetCDF file with statistics, or with a part of the members"
+            raise SciffusionError(what, "choose a Zarr output: NAME.zarr")
         aside = self.netcdf or (overwrite and self.path.exists())
-        self.work = partial if aside else self.path
+        self.work = beside if self.making else partial if aside else self.path
         self._check()
 
     def _check(self) -> None:
@@ -85,6 +93,8 @@ class Target:
 
     def finished(self, wanted: Wanted) -> bool:
         """Whether a NetCDF file holds this very ensemble already. Raises SciffusionError when it holds another."""
+        if self.making:
+            return self._holds(wanted)
         stored = self._finished_identity()
         if not stored:
             return False
@@ -98,6 +108,18 @@ class Target:
             raise SciffusionError(what, "choose another output, or give --overwrite")
         return True
 
+    def _holds(self, wanted: Wanted) -> bool:
+        """Whether all that is wanted has been put in place; what it was made in is then removed."""
+        if self.overwrite or not is_ensemble_store(self.path):
+            return False
+        store = EnsembleStore(self.path)
+        store.require(wanted.template, wanted.identity)
+        members = wanted.members if wanted.kept is None else wanted.kept
+        whole = set(members) <= set(store.members) and bool(store.completed().all())
+        if whole:
+            remove(self.work)
+        return whole
+
     def prepare(self, process: Process, wanted: Wanted, batch_size: Callable[[], int]) -> EnsembleStore:
         """The store to write to, begun or found again. The first process of a job makes it, the others wait for it.
 
@@ -105,6 +127,7 @@ class Target:
         """
         if process.leads:
             with uninterrupted():
+                self._begin()
                 return self._resumed(wanted) or self._made(wanted, batch_size)
         return self._awaited(wanted)
 
@@ -124,6 +147,13 @@ class Target:
             raise
         store.extend(wanted.members)
         return store
+
+    def _begin(self) -> None:
+        """Begin what is made aside with the members that the output has already."""
+        if self.making and is_ensemble_store(self.path) and not (self.overwrite or is_ensemble_store(self.work)):
+            new, store = temporary(self.work, "new"), EnsembleStore(self.path)
+            excerpt(store, new, store.members)
+            new.rename(self.work)
 
     def _made(self, wanted: Wanted, batch_size: Callable[[], int]) -> EnsembleStore:
         execution = {"batch_size": None} | execution_of(wanted.identity)
@@ -159,23 +189,53 @@ class Target:
                 stopping.check()
                 time.sleep(0.5)
 
-    def publish(self, store: EnsembleStore) -> None:
-        """Finalise the complete store and bring it to its place; one process does it, others pass by."""
+    def publish(
+        self, store: EnsembleStore, kept: Sequence[int] | None = None, finish: Callable[[], None] = lambda: None
+    ) -> None:
+        """Finalise the complete store and bring it to its place; one process does it, others pass by.
+
+        ``kept`` are the members that stay, if not all; ``finish`` is called by the process that publishes.
+        """
         with store.lock() as mine:
             if not mine:
                 return
             with uninterrupted():
                 store.finalise()
+            finish()
             if self.netcdf:
                 write_netcdf(open_ensemble(self.work), self.path, overwrite=self.overwrite)
             with uninterrupted(), writing(self.path):
                 if self.netcdf:
                     remove(self.work)
+                elif kept is not None:
+                    self._put(store, kept)
+                    remove(self.work)
                 elif self.work != self.path:
-                    self._replace()
+                    self._replace(self.work)
 
-    def _replace(self) -> None:
+    def publish_part(self, store: EnsembleStore) -> int:
+        """Put the members that are complete for all cases in place, by one rename; how many there are.
+
+        The store stays where it is, to be gone on with. With several processes the last one has the most.
+        """
+        with store.lock(wait=True) as mine, uninterrupted(), writing(self.path):
+            whole = store.completed().all(axis=1).tolist()
+            members = [member for member, all_cases in zip(store.members, whole, strict=True) if all_cases]
+            if mine and members and not self._has(members):
+                self._put(store, members)
+            return len(members)
+
+    def _has(self, members: Sequence[int]) -> bool:
+        return is_ensemble_store(self.path) and EnsembleStore(self.path).members == list(members)
+
+    def _put(self, store: EnsembleStore, members: Sequence[int]) -> None:
+        new = temporary(self.path, "new")
+        excerpt(store, new, members)
+        self._replace(new)
+
+    def _replace(self, new: Path) -> None:
         old = temporary(self.path, "old")
-        self.path.rename(old)
-        self.work.rename(self.path)
+        if self.path.exists():
+            self.path.rename(old)
+        new.rename(self.path)
         remove(old)

@@ -5,6 +5,7 @@ over shares that nobody holds; where the file system has no locks it leaves them
 """
 
 import logging
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,7 @@ from sciffusion import stopping
 from sciffusion.fields.cases import encode_label
 from sciffusion.fields.ensemble import EnsembleStore
 from sciffusion.fields.markers import COARSE_MISFIT
+from sciffusion.generation.closing import Closing
 from sciffusion.generation.processes import Process
 from sciffusion.generation.progress import Progress
 from sciffusion.generation.sizing import out_of_memory
@@ -34,7 +36,8 @@ Item = tuple[int, int]  # case number, member
 class Work:
     """What there is to do in ``store``: ``numbers`` tells a case's number in it by its labels along ``dims``.
 
-    ``draw`` makes items; ``begin`` is called before the first one is made.
+    ``draw`` makes items; ``begin`` is called before the first one is made; ``closing`` is told of every item. With
+    ``until``, a time of `time.monotonic`, the work ends there, and members are made one after the other for all cases.
     """
 
     store: EnsembleStore
@@ -43,8 +46,10 @@ class Work:
     dims: Sequence[str]
     draw: Callable[[Sequence[Item]], Iterable[Drawn]]
     begin: Callable[[], None]
+    closing: Closing
     verify: bool = True
     progress: bool = True
+    until: float | None = None
 
     def run(self, process: Process) -> None:
         """Make the missing items of ``process``, then those of others that have died."""
@@ -54,40 +59,45 @@ class Work:
             else:
                 log.info("%s: another process is making this one's share", self.store.path)
         for other in process.others():
-            if self._unmarked(other):
+            if not self._over() and self._unmarked(other):
                 with self.store.claim(other.name, own=False) as mine:
                     if mine:
                         log.info("%s: taking over the share of process %s", self.store.path, other.name)
                         self._make(other, False)
 
     def _share(self, process: Process) -> list[Item]:
-        return [
+        items = [
             (case, member) for case in self.numbers.values() for member in self.members if process.mine(case, member)
         ]
+        return items if self.until is None else sorted(items, key=lambda item: self.members.index(item[1]))
+
+    def _over(self) -> bool:
+        return self.until is not None and time.monotonic() >= self.until
 
     def _unmarked(self, process: Process) -> bool:
         done = self._done()
         return any(item not in done for item in self._share(process))
 
     def _done(self) -> set[Item]:
-        return set(self.store.markers.complete())
+        return set(self.store.markers.made())
 
     def _make(self, process: Process, verify: bool) -> None:
         own = self._share(process)
         todo = self._missing(own, verify)
         if todo:
             self.begin()
+            self.closing.expect(todo)
             self._fill(todo, Progress(len(own), len(own) - len(todo), show=self.progress))
 
     def _missing(self, own: Sequence[Item], verify: bool) -> list[Item]:
         """Own items that are not complete, or whose files do not agree with their checksums."""
-        done = self._done()
-        complete = [item for item in own if item in done]
+        done, there = self._done(), set(self.store.markers.complete())
+        complete = [item for item in own if item in there]
         faults = self.store.verify(complete, checksums=verify)
         for fault in faults:
             log.warning("case %d, member %d: %s; it is made again", fault.case, fault.member, fault.what)
         self.store.withdraw(faults)
-        whole = set(complete) - {(fault.case, fault.member) for fault in faults}
+        whole = done.intersection(own) - {(fault.case, fault.member) for fault in faults}
         if whole:
             log.info("%d of %d items are complete already", len(whole), len(own))
         return [item for item in own if item not in whole]
@@ -100,12 +110,15 @@ class Work:
                 for case, member, arrays in self._items(part):
                     self.store.write(case, member, arrays, self._facts(batch, case, arrays))
                     progress.update(1)
+                    self.closing.item(case)
 
         try:
             with stopping.listening(), Writer(write) as writer:
                 for batch in self.draw(todo):
                     writer.put(batch)
                     stopping.check()
+                    if self._over():
+                        break
         except torch.OutOfMemoryError:
             raise out_of_memory(self.store.execution["device"], self.store.execution["batch_size"]) from None
         except (KeyboardInterrupt, Stopped):
