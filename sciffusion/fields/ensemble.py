@@ -205,7 +205,7 @@ class EnsembleStore:
         return tuple(array.shape[1 + len(self.case_dims) :]), array.dtype.itemsize
 
     def read(self, case: int, name: str, part: slice = slice(None)) -> NDArray[Any]:
-        """Variable ``name`` of all members of one case, (member, *channel dims, *grid), ``part`` along the first of them.
+        """Variable ``name`` of all members of one case, (member, *channel dims, *grid), ``part`` of their first dim.
 
         Raises SciffusionError when a chunk is damaged.
         """

@@ -88,7 +88,7 @@ def _std(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(np.sqrt(np.square(values - values.mean(axis=0)).sum(axis=0) / (len(values) - 1)))
 
 
-_STATISTIC: dict[str, Callable[[NDArray[np.float64]], NDArray[np.float64]]] = {
+_STATISTIC: dict[str, Callable[[Any], Any]] = {
     "mean": partial(np.mean, axis=0),
     "std": _std,
     "min": partial(np.min, axis=0),

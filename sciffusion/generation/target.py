@@ -219,8 +219,7 @@ class Target:
         The store stays where it is, to be gone on with. With several processes the last one has the most.
         """
         with store.lock(wait=True) as mine, uninterrupted(), writing(self.path):
-            whole = store.completed().all(axis=1).tolist()
-            members = [member for member, all_cases in zip(store.members, whole, strict=True) if all_cases]
+            members = [member for member, done in zip(store.members, store.completed(), strict=True) if done.all()]
             if mine and members and not self._has(members):
                 self._put(store, members)
             return len(members)

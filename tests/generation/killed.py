@@ -11,7 +11,7 @@ import sys
 import time
 from pathlib import Path
 
-import sciffusion.generation
+import sciffusion.generation.engine
 from sciffusion.stopping import Stopped
 from tests.generation.fake import FakeEmulator, conditions
 
@@ -32,7 +32,7 @@ def generate(path, rank, emulator):
     """What one process does: its share of the ensemble."""
     os.environ.update(RANK=str(rank), WORLD_SIZE=str(PROCESSES), LOCAL_RANK=str(rank))
     options = {"batch_size": 3, "device": "cpu", "progress": False}
-    sciffusion.generation.generate(emulator, conditions(CASES), path, MEMBERS, **options)
+    sciffusion.generation.engine.generate(emulator, conditions(CASES), path, MEMBERS, **options)
 
 
 def fork(path, rank, delay):
