@@ -47,6 +47,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--share", default="0/1", metavar="I/N", help="make share I of N (from 0), in a job of its own; see submit"
     )
     parser.add_argument(
+        "--time-coherence",
+        metavar="RHO",
+        help="correlation of the noise of consecutive cases (0.9), or the time in which it falls to 1/e (12h)",
+    )
+    parser.add_argument(
         "--keep",
         metavar="WHAT",
         help="statistics of the members instead of all of them: mean,std,min,max,quantiles,members:16",
@@ -116,6 +121,7 @@ def _run(args: argparse.Namespace) -> int:
         allow_mixed=args.allow_mixed,
         storage=_storage(args),
         share=_share(args.share),
+        time_coherence=args.time_coherence,
         keep=args.keep,
         score_against=_truth(args.score_against) if args.score_against else None,
         deadline=None if deadline is None else max(0.0, deadline - (time.monotonic() - begun)),

@@ -26,11 +26,16 @@ Label = str | int | float
 
 @dataclass(frozen=True)
 class Case:
-    """One case: its ``labels``, one per case dim, and the coordinate ``values`` (the index, where there is none)."""
+    """One case: its ``labels``, one per case dim, and the coordinate ``values`` (the index, where there is none).
+
+    ``past``, where it is given, makes its noise hang together with that of other cases: weights, and labels that key
+    what they weigh (see `sciffusion.fields.coherence`).
+    """
 
     labels: tuple[Label, ...] = ()
     values: Mapping[str, Any] = field(default_factory=dict, compare=False)
     indices: Mapping[str, int] = field(default_factory=dict, compare=False)
+    past: tuple[tuple[float, tuple[Label, ...]], ...] = field(default=(), compare=False)
 
     @property
     def dims(self) -> tuple[str, ...]:

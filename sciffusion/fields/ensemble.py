@@ -204,13 +204,13 @@ class EnsembleStore:
         array = self._arrays[name]
         return tuple(array.shape[1 + len(self.case_dims) :]), array.dtype.itemsize
 
-    def read(self, case: int, name: str, part: slice = slice(None)) -> NDArray[Any]:
-        """Variable ``name`` of all members of one case, (member, *channel dims, *grid), ``part`` of their first dim.
+    def read(self, case: int, name: str, part: slice = slice(None), *, members: slice = slice(None)) -> NDArray[Any]:
+        """Variable ``name`` of one case, (member, *channel dims, *grid): rows ``members``, ``part`` of their first dim.
 
         Raises SciffusionError when a chunk is damaged.
         """
         try:
-            stored = np.asarray(self._arrays[name][(slice(None), *self.place(case), part)])
+            stored = np.asarray(self._arrays[name][(members, *self.place(case), part)])
         except ValueError as error:
             what = f"{self.path}: {name} of case {case} is damaged: {error}"
             raise SciffusionError(what, "run the same command again: it makes damaged items anew") from error

@@ -23,6 +23,7 @@ from sciffusion.emulator import Cases, Check, Conditions, Emulator
 from sciffusion.errors import SciffusionError
 from sciffusion.execution.device import resolve_device
 from sciffusion.fields.cases import Case, encode_label
+from sciffusion.fields.coherence import Coherence
 from sciffusion.fields.ensemble import EnsembleStore
 from sciffusion.fields.storage import Storage
 from sciffusion.generation.closing import Closing
@@ -32,6 +33,7 @@ from sciffusion.generation.processes import Process
 from sciffusion.generation.scoring import Scoring, state_of
 from sciffusion.generation.sizing import choose_batch
 from sciffusion.generation.target import Target, Wanted
+from sciffusion.generation.trajectories import record_coherence
 from sciffusion.generation.work import Work
 from sciffusion.stages.drawing import Drawn
 
@@ -57,6 +59,7 @@ def generate(
     allow_mixed: bool = False,
     share: tuple[int, int] = (0, 1),
     storage: Storage | None = None,
+    time_coherence: str | float | None = None,
     keep: Keep | str | None = None,
     score_against: xr.Dataset | None = None,
     deadline: float | None = None,
@@ -101,6 +104,10 @@ def generate(
     storage
         How numbers are kept: rounded, packed, in smaller chunks. None keeps them as they are, with one member of one
         case in a chunk per variable.
+    time_coherence
+        Correlation of the noise of consecutive cases (0.9), or the time in which it falls to 1/e ("12h"): members are
+        then trajectories as far as their noise goes. "0.9/6h" names the step too; otherwise it is the conditions'.
+        What the members' deviations from their mean have at lag 1 is measured and written into the attributes.
     keep
         Statistics instead of members, ``"mean,std,quantiles,members:16"``: the group ``statistics`` of the store holds
         them for every case, exact over all members; of these only the first 16 stay.
@@ -142,6 +149,14 @@ def generate(
     kept = None if keep is None else numbers[: keep.members]
     if keep is not None:
         who["keep"] = keep.to_json() | {"of": _spelt(numbers)}
+    coherence = None
+    if time_coherence is not None:
+        data = [conditions] if isinstance(conditions, xr.Dataset) else conditions.values()
+        coherence = Coherence.parse(str(time_coherence), check.cases, [*data, *check.conditions.values()])
+        check = replace(check, cases=[coherence.applied(case) for case in check.cases])
+        template = template.assign_attrs(time_coherence=str(coherence))
+        who["time_coherence"] = coherence.to_json()
+        log.info("time coherence: %s", coherence)
     wanted = Wanted(template, numbers, dims, who, allow_mixed, fsync, kept)
     if target.finished(wanted):
         log.info("%s is complete already", target.path)
@@ -168,9 +183,16 @@ def generate(
         progress=progress,
         until=until,
     ).run(process)
+
+    def finish() -> None:
+        if scoring is not None:
+            scoring.join(state_of(target.path))
+        if coherence is not None:
+            record_coherence(ensemble, coherence, check.cases, len(numbers if kept is None else kept))
+
     closed = closing.rest()
     if ensemble.completed().all() and closed:
-        target.publish(ensemble, kept, lambda: scoring.join(state_of(target.path)) if scoring else None)
+        target.publish(ensemble, kept, finish)
         log.info("%s is complete", target.path)
     elif deadline is not None:
         _publish_part(target, ensemble, deadline)

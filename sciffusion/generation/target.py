@@ -199,9 +199,9 @@ class Target:
         with store.lock() as mine:
             if not mine:
                 return
+            finish()
             with uninterrupted():
                 store.finalise()
-            finish()
             if self.netcdf:
                 write_netcdf(open_ensemble(self.work), self.path, overwrite=self.overwrite)
             with uninterrupted(), writing(self.path):

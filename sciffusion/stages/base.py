@@ -7,7 +7,7 @@ their ``truth`` is for the batch. All stages of a chain share one codec.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
 from typing import Any, ClassVar, Self, TypeVar, cast
@@ -229,13 +229,24 @@ class Stage(nn.Module):
 
     def noise(self, items: Sequence[Item], *, seed: int, step: int = 0, stream: str = "start") -> Tensor:
         """Standard normal noise of each item, (item, channel, *grid); bitwise the same for any batch."""
-        shape = self.output_shape
         drawn = []
         for item in items:
             key = NoiseKey(seed, item.prepared.case.labels, item.member, self.name, step, stream)
-            window = item.prepared.window
-            drawn.append(normal(key, shape) if window is None else window_normal(key, shape, window))
+            drawn.append(self._noise(key, item.prepared))
         return torch.from_numpy(np.stack(drawn))
+
+    def _noise(self, key: NoiseKey, prepared: Prepared) -> np.ndarray:
+        """The noise of ``key``; where the case says so, a weighted sum over those of other labels, in float64."""
+
+        def draw(labels: tuple[str | int | float, ...]) -> np.ndarray:
+            own = replace(key, case=labels)
+            shape, window = self.output_shape, prepared.window
+            return normal(own, shape) if window is None else window_normal(own, shape, window)
+
+        past = prepared.case.past
+        if not past:
+            return draw(key.case)
+        return np.asarray(sum(weight * draw(labels).astype(np.float64) for weight, labels in past), np.float32)
 
     # --- on disk
 
