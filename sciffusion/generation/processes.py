@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from sciffusion.errors import SciffusionError
 
@@ -25,7 +25,7 @@ class Process:
     rank: int = 0
     size: int = 1
     local: int = 0
-    leads: bool = True
+    leads: bool = field(default=True, compare=False)
 
     @classmethod
     def here(cls, environment: Mapping[str, str] = os.environ) -> "Process":
