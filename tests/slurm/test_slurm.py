@@ -56,7 +56,11 @@ def log_of(folder):
 
 
 def wait(true, what, folder):
-    until(true, what, folder, PATIENCE)
+    def soon():
+        assert "with status 1\n" not in log_of(folder), log_of(folder)[-3000:]
+        return true()
+
+    until(soon, what, folder, PATIENCE)
 
 
 def finished(slurm, job):

@@ -75,7 +75,8 @@ def _values(job: Job, scheduler: str, script: Path) -> Values:
         "processes": job.per_node,
         "all_processes": job.nodes * job.per_node,
         "cpus": job.cpus,
-        "node_cpus": job.cpus * job.per_node,
+        "tasks": _tasks(job),
+        "task_cpus": job.cpus * job.per_node // _tasks(job),
         "gpus": job.gpus or None,
         "memory": job.memory,
         "array": _array(job, scheduler),
@@ -108,10 +109,14 @@ def _log(job: Job, scheduler: str) -> str:
     return f"{job.name}-{'%A_%a' if job.array > 1 else '%j'}.log"
 
 
+def _tasks(job: Job) -> int:
+    """What the scheduler starts on a node: one torchrun, or every process."""
+    return 1 if job.launcher == "torchrun" else job.per_node
+
+
 def _chunk(job: Job) -> str:
     """PBS's description of one node."""
-    starts = 1 if job.launcher == "torchrun" else job.per_node
-    parts = [f"select={job.nodes}", f"ncpus={job.cpus * job.per_node}", f"mpiprocs={starts}"]
+    parts = [f"select={job.nodes}", f"ncpus={job.cpus * job.per_node}", f"mpiprocs={_tasks(job)}"]
     parts += [f"ngpus={job.gpus}"] if job.gpus else []
     parts += [f"mem={job.memory}"] if job.memory else []
     return ":".join(parts)

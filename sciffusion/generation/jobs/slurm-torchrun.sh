@@ -3,8 +3,7 @@
 head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 asked=
 trap 'asked=yes; kill -USR1 "$launched"' USR1
-srun --ntasks-per-node=1 --cpus-per-task={{node_cpus}} --kill-on-bad-exit=1 \
-  "$python" -m torch.distributed.run \
+srun --cpus-per-task={{task_cpus}} --kill-on-bad-exit=1 "$python" -m torch.distributed.run \
   --nnodes={{nodes}} --nproc-per-node={{processes}} --rdzv-backend=c10d --rdzv-id="$job.$restart" \
   --rdzv-endpoint="$head:$((20000 + SLURM_JOB_ID % 20000))" \
   --signals-to-handle=SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1 -m sciffusion {{command}} &

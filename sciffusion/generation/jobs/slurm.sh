@@ -11,8 +11,8 @@
 #SBATCH --partition={{partition}}
 #SBATCH --time={{time}}
 #SBATCH --nodes={{nodes}}
-#SBATCH --ntasks-per-node={{processes}}
-#SBATCH --cpus-per-task={{cpus}}
+#SBATCH --ntasks-per-node={{tasks}}
+#SBATCH --cpus-per-task={{task_cpus}}
 #SBATCH --gpus-per-node={{gpus}}
 #SBATCH --mem={{memory}}
 #SBATCH --array={{array}}
@@ -27,7 +27,7 @@ restarts={{restarts}}  # at most so many, preemptions included
 python={{python}}
 module load {{modules}}
 {{setup}}
-export OMP_NUM_THREADS=${SLURM_CPUS_PER_TASK:-1}
+export OMP_NUM_THREADS={{cpus}}
 
 # The name by which scontrol knows this job: SLURM_JOB_ID would be another one in an array.
 job=$SLURM_JOB_ID
