@@ -15,7 +15,7 @@ import yaml
 from sciffusion.context import Context
 from sciffusion.networks.cost import flops, parameters, reach
 from sciffusion.networks.unet import UNet
-from sciffusion.settings import UNetSettings
+from sciffusion.stage_settings import UNetSettings
 
 CANDIDATES = {
     "full-resolution": {"channels": 32, "multipliers": [1, 2, 4, 8], "blocks": 1},

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from sciffusion.context import Context
 from sciffusion.networks.dit import DiT
 from sciffusion.networks.unet import UNet
-from sciffusion.settings import DiTSettings, UNetSettings
+from sciffusion.stage_settings import DiTSettings, UNetSettings
 
 CHANNELS = 6
 UNETS = {

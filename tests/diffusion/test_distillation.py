@@ -29,7 +29,7 @@ from sciffusion.diffusion.flowmap import DenoiserMap, Diagonal, FlowMap, HeunMap
 from sciffusion.diffusion.problems import DenseGaussian, GaussianField, power_law
 from sciffusion.diffusion.weights import LearnedUncertainty
 from sciffusion.networks.unet import UNet
-from sciffusion.settings import UNetSettings
+from sciffusion.stage_settings import UNetSettings
 
 LAW = GaussianField(power_law(2.0), (5,), variance=0.8, mean=0.3)
 EXACT, TEACHER = LAW.flow_map(), LAW.denoiser()

@@ -15,7 +15,7 @@ from sciffusion.execution.graphs import Captured
 from sciffusion.execution.precision import autocast, resolve_precision
 from sciffusion.networks.dit import DiT
 from sciffusion.networks.unet import UNet
-from sciffusion.settings import DiTSettings, UNetSettings
+from sciffusion.stage_settings import DiTSettings, UNetSettings
 
 CPU = torch.device("cpu")
 GLOBE = ("pole", "periodic")

@@ -5,7 +5,7 @@ import torch
 from sciffusion.networks.cost import flops, parameters, reach
 from sciffusion.networks.layers import Conv
 from sciffusion.networks.unet import UNet
-from sciffusion.settings import UNetSettings
+from sciffusion.stage_settings import UNetSettings
 
 
 def test_a_convolution_costs_two_operations_per_weight_and_cell():

@@ -8,7 +8,7 @@ from sciffusion.context import Context
 from sciffusion.errors import SciffusionError
 from sciffusion.networks.layers import Conv, bake, upsample
 from sciffusion.networks.unet import UNet
-from sciffusion.settings import UNetSettings
+from sciffusion.stage_settings import UNetSettings
 
 GLOBE = ("pole", "periodic")
 STYLES = ["magnitude-preserving", "classic"]
