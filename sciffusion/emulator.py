@@ -20,6 +20,7 @@ import sciffusion
 from sciffusion import config, model_folder, registry
 from sciffusion.errors import SciffusionError
 from sciffusion.execution.device import resolve_device
+from sciffusion.execution.limits import AllocationLimit
 from sciffusion.fields.cases import Case, cases_of, encode_label
 from sciffusion.stages.base import Prepared, Stage
 from sciffusion.stages.drawing import Drawn, draws
@@ -28,6 +29,8 @@ __all__ = ["Check", "Emulator", "load"]
 
 Conditions = xr.Dataset | Mapping[str, xr.Dataset]
 Cases = Mapping[str, Any] | Sequence[Case] | None
+# Memory that building a model may take, relative to its weights (bfloat16 ones become float32) and beside them.
+_EXPANSION, _BESIDE = 8, 2**30
 DEFAULT_BATCH = {"cpu": 4, "cuda": 16}
 
 
@@ -96,11 +99,12 @@ class Emulator:
         path = path / "emulator" if (path / "emulator" / "model.json").is_file() else path
         description, tensors = model_folder.read_model(path)
         stages: list[Stage] = []
-        for entry in description["stages"]:
-            prefix = f"{entry['name']}."
-            own = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-            earlier = {stage.name: stage for stage in stages}
-            stages.append(registry.get("stages", entry["kind"]).from_state(entry, own, earlier))
+        with AllocationLimit(_EXPANSION * sum(value.nbytes for value in tensors.values()) + _BESIDE, str(path)):
+            for entry in description["stages"]:
+                prefix = f"{entry['name']}."
+                own = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+                earlier = {stage.name: stage for stage in stages}
+                stages.append(registry.get("stages", entry["kind"]).from_state(entry, own, earlier))
         emulator = cls(stages, description["card"])
         emulator._hash = description["digest"]
         return emulator

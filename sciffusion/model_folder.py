@@ -25,20 +25,23 @@ MAX_JSON = 256 * 2**20  # bytes; a larger model.json is not read
 
 
 def write_model(folder: Path, description: dict[str, Any], tensors: dict[str, Tensor]) -> None:
-    """Write both files beside their targets and rename them, weights first."""
+    """Write both files beside their targets and rename them, weights first; nothing half-written is left."""
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f".{WEIGHTS}.{os.getpid()}"
-    save_file({name: tensor.contiguous().cpu() for name, tensor in tensors.items()}, temporary)
-    umask = os.umask(0)
-    os.umask(umask)
-    temporary.chmod(0o666 & ~umask)
-    weights = {"file": WEIGHTS, "sha256": hashlib.sha256(temporary.read_bytes()).hexdigest()}
-    description = {"format": FORMAT, "version": VERSION, **description, "weights": weights}
-    description["digest"] = digest(description)
-    temporary.replace(folder / WEIGHTS)
-    text = folder / f".model.json.{os.getpid()}"
-    text.write_text(json.dumps(description, indent=1, allow_nan=False) + "\n")
-    text.replace(folder / "model.json")
+    weights, text = folder / f".{WEIGHTS}.{os.getpid()}", folder / f".model.json.{os.getpid()}"
+    try:
+        save_file({name: tensor.contiguous().cpu() for name, tensor in tensors.items()}, weights)
+        umask = os.umask(0)
+        os.umask(umask)
+        weights.chmod(0o666 & ~umask)
+        entry = {"file": WEIGHTS, "sha256": _sha256(weights)}
+        description = {"format": FORMAT, "version": VERSION, **description, "weights": entry}
+        description["digest"] = digest(description)
+        text.write_text(json.dumps(description, indent=1, allow_nan=False) + "\n")
+        weights.replace(folder / WEIGHTS)
+        text.replace(folder / "model.json")
+    finally:
+        weights.unlink(missing_ok=True)
+        text.unlink(missing_ok=True)
 
 
 def read_model(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -47,7 +50,7 @@ def read_model(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     path = folder / WEIGHTS
     if not path.is_file():
         raise SciffusionError(f"{path}: missing", "copy the whole model folder again")
-    if hashlib.sha256(path.read_bytes()).hexdigest() != description["weights"]["sha256"]:
+    if _sha256(path) != description["weights"]["sha256"]:
         raise SciffusionError(
             f"{path}: does not match model.json (altered or truncated)", "copy the model folder again"
         )
@@ -55,6 +58,11 @@ def read_model(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         return description, load_file(path)
     except SafetensorError as error:
         raise SciffusionError(f"{path}: not a safetensors file: {error}", "copy the model folder again") from None
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def digest(description: dict[str, Any]) -> str:

@@ -1,6 +1,8 @@
 """A model folder is used only when it is whole, unaltered and of this version."""
 
+import hashlib
 import json
+import os
 
 import pytest
 import torch
@@ -63,6 +65,34 @@ def test_a_truncated_description_is_refused(folder):
     path = folder / "model.json"
     path.write_text(path.read_text()[:-20])
     with pytest.raises(SciffusionError, match="not valid JSON"):
+        read_model(folder)
+
+
+def test_a_failed_write_leaves_the_previous_model_and_no_temporary_file(folder, monkeypatch):
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    with pytest.raises(ValueError, match="JSON"):
+        write_model(folder, {"card": {"loss": float("nan")}}, {"a.b": torch.zeros(3)})
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+@pytest.mark.parametrize("umask", [0o077, 0o022, 0o002])
+def test_files_are_written_with_the_users_umask(tmp_path, umask):
+    previous = os.umask(umask)
+    try:
+        write_model(tmp_path / "model", {"card": {}}, {"a.b": torch.zeros(3)})
+    finally:
+        os.umask(previous)
+    assert {path.stat().st_mode & 0o777 for path in (tmp_path / "model").iterdir()} == {0o666 & ~umask}
+
+
+def test_a_header_that_declares_more_than_the_file_holds_is_refused(folder):
+    header = json.dumps({"a.b": {"dtype": "F32", "shape": [2**40], "data_offsets": [0, 2**42]}}).encode()
+    weights = folder / "weights.safetensors"
+    weights.write_bytes(len(header).to_bytes(8, "little") + header + bytes(24))
+    description = json.loads((folder / "model.json").read_text())
+    description["weights"]["sha256"] = hashlib.sha256(weights.read_bytes()).hexdigest()
+    rewrite(folder, weights=description["weights"], digest=digest(description))
+    with pytest.raises(SciffusionError, match="not a safetensors file"):
         read_model(folder)
 
 

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from sciffusion.errors import SciffusionError
 from sciffusion.fields import cf, layout
 from sciffusion.fields.executions import read_executions, record_execution
+from sciffusion.fields.guard import check_zarr, require_inside
 from sciffusion.fields.identity import EXECUTION, differences, digest, execution_of, misfits, without_execution
 from sciffusion.fields.layout import MEMBER, STATUS
 from sciffusion.fields.locks import held
@@ -57,6 +58,7 @@ class EnsembleStore:
             raise SciffusionError(
                 f"{self.path}: not an ensemble store of sciffusion", "give the path of a store that generate wrote"
             )
+        check_zarr(self.path)
         self.markers = Markers(self.path)
         group = zarr.open_group(self.path, mode="r", use_consolidated=False)
         layout.check_version(self.path, dict(group.attrs))
@@ -175,10 +177,13 @@ class EnsembleStore:
         self._check_item(member, arrays)
         index = (self._position[member], *self.place(case))
         kept = {name: encoded(name, self.storage.encoder(name), self._plain(name, arrays)) for name in self._arrays}
+        chunks = {name: self._chunks(name, index) for name in self._arrays}
         with writing(self.path):
             self.markers.withdraw(case, member)
-            chunks = [chunk for name in self._arrays for chunk in self._write_chunks(name, index, kept[name])]
-            self.markers.write(case, member, chunks, {**self._facts(), **(facts or {})}, fsync=self.fsync)
+            for name, values in kept.items():
+                self._write_values(name, index, values, chunks[name])
+            every = [chunk for own in chunks.values() for chunk in own]
+            self.markers.write(case, member, every, {**self._facts(), **(facts or {})}, fsync=self.fsync)
 
     def as_read(self, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """What readers will get of an item: the same, but for rounding or packing."""
@@ -225,17 +230,20 @@ class EnsembleStore:
                 given = arrays[name].shape if name in arrays else "nothing"
                 raise SciffusionError(f"{self.path}: {name} takes {array.shape[lead:]}, not {given}")
 
-    def _write_chunks(self, name: str, index: tuple[int, ...], values: NDArray[Any]) -> list[str]:
-        """Write the chunks of one item of one variable; their files relative to the store."""
+    def _chunks(self, name: str, index: tuple[int, ...]) -> list[str]:
+        """Files of the chunks of one item of one variable, relative to the store; none leads out of it."""
         array = self._arrays[name]
-        array[index] = values
         counts = [ceil(size / length) for size, length in zip(array.shape, array.chunks, strict=True)][len(index) :]
-        keys = [array.metadata.encode_chunk_key((*index, *place)) for place in np.ndindex(*counts)]
-        if self.fsync:
-            for key in keys:
-                with (self.path / name / key).open("rb") as file:
-                    os.fsync(file.fileno())
-        return [f"{name}/{key}" for key in keys]
+        chunks = [f"{name}/{array.metadata.encode_chunk_key((*index, *place))}" for place in np.ndindex(*counts)]
+        for chunk in chunks:
+            require_inside(self.path, self.path / chunk)
+        return chunks
+
+    def _write_values(self, name: str, index: tuple[int, ...], values: NDArray[Any], chunks: Iterable[str]) -> None:
+        self._arrays[name][index] = values
+        for chunk in chunks if self.fsync else ():
+            with (self.path / chunk).open("rb") as file:
+                os.fsync(file.fileno())
 
     def _facts(self) -> dict[str, Any]:
         who = digest(without_execution(self.identity))

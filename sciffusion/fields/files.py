@@ -11,6 +11,7 @@ import netCDF4
 import xarray as xr
 
 from sciffusion.errors import SciffusionError
+from sciffusion.fields.guard import check_zarr
 
 __all__ = ["expand_paths", "natural_key", "open_path"]
 
@@ -62,6 +63,8 @@ def open_path(path: str) -> xr.Dataset:
     options: dict[str, Any] = {"decode_timedelta": False, "chunks": None}
     try:
         if _is_zarr(path):
+            if "://" not in path:
+                check_zarr(Path(path))
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", message="Failed to open Zarr store with consolidated")
                 return xr.open_dataset(path, engine="zarr", **options)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sciffusion.fields.guard import require_inside
 from sciffusion.fields.output import write_text
 
 __all__ = ["COARSE_MISFIT", "FOLDER", "Fault", "Markers"]
@@ -48,13 +49,16 @@ class Markers:
         """Mark (case, member) complete, now that its ``chunks`` are on disk."""
         sums = {chunk: _checksum(self.root / chunk) for chunk in sorted(chunks)}
         path = self.path(case, member)
+        require_inside(self.root, path.parent)
         path.parent.mkdir(exist_ok=True)
         entry = {"case": case, "member": member, **facts, "chunks": sums}
         write_text(path, json.dumps(entry, sort_keys=True), fsync=fsync)
 
     def withdraw(self, case: int, member: int) -> None:
         """Take a marker back: the item counts as missing and is made again."""
-        self.path(case, member).unlink(missing_ok=True)
+        path = self.path(case, member)
+        require_inside(self.root, path.parent)
+        path.unlink(missing_ok=True)
 
     def reduce(self, case: int, member: int) -> None:
         """Give up the data of an item that has gone into statistics; it need not be made again.

@@ -1,6 +1,7 @@
 """Reading an ensemble: complete members only, whoever is still writing."""
 
 from collections.abc import Iterable, Mapping
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 
 from sciffusion.errors import SciffusionError
 from sciffusion.fields import layout
+from sciffusion.fields.guard import GuardedStore, check_zarr, half_of_memory
 from sciffusion.fields.layout import MEMBER, STATUS
 from sciffusion.fields.markers import FOLDER, Markers
 
@@ -31,7 +33,8 @@ def open_ensemble(path: Path | str, *, partial: bool = False) -> xr.Dataset:
     if not is_ensemble_store(path):
         return _open_plain(path)
     with layout.quiet():
-        ds: xr.Dataset = xr.open_zarr(path, chunks={}).drop_vars(STATUS)
+        ds: xr.Dataset = xr.open_zarr(GuardedStore.at(path), chunks={}).drop_vars(STATUS)
+    _check_size(path, ds)
     ds = ds.assign_coords(ds.coords.to_dataset().load().coords)
     layout.check_version(path, ds.attrs)
     case_dims = str(ds.attrs.pop(layout.CASE_DIMS)).split()
@@ -50,6 +53,14 @@ def open_ensemble(path: Path | str, *, partial: bool = False) -> xr.Dataset:
     return masked.assign_attrs(ds.attrs, incomplete_items=int((~ds[STATUS]).sum()))
 
 
+def _check_size(path: Path, ds: xr.Dataset) -> None:
+    """Refuse a store whose coordinates and status, which are read at once, would not fit in memory."""
+    items = prod(ds.sizes[dim] for dim in (MEMBER, *str(ds.attrs[layout.CASE_DIMS]).split()))
+    size = sum(coordinate.nbytes for coordinate in ds.coords.values()) + items
+    if size > half_of_memory():
+        raise SciffusionError(f"{path}: its coordinates take {size / 2**30:.1f} GiB", "use a machine with more memory")
+
+
 def completed(
     items: Iterable[tuple[int, int]], position: Mapping[int, int], case_shape: tuple[int, ...]
 ) -> NDArray[np.bool_]:
@@ -65,6 +76,8 @@ def _open_plain(path: Path) -> xr.Dataset:
     """A NetCDF file, or a Zarr store of somebody else."""
     try:
         with layout.quiet():
+            if path.is_dir():
+                check_zarr(path)
             ds: xr.Dataset = xr.open_zarr(path, chunks={}) if path.is_dir() else xr.open_dataset(path, chunks={})
     except (OSError, ValueError) as error:
         what = f"{path}: cannot be opened as an ensemble: {error}"

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
+from math import prod
 from typing import Any, ClassVar, Self, TypeVar, cast
 
 import numpy as np
@@ -21,6 +22,7 @@ from sciffusion import config, registry
 from sciffusion.conditioners.base import Conditioner
 from sciffusion.context import Context
 from sciffusion.errors import SciffusionError
+from sciffusion.execution.memory import free_bytes
 from sciffusion.execution.transfer import to_device
 from sciffusion.fields.cases import Case
 from sciffusion.fields.codec import FieldCodec
@@ -294,6 +296,7 @@ class Stage(nn.Module):
         earlier, described = earlier or {}, entry["codec"]
         arrays = {n.removeprefix("codec."): t.numpy() for n, t in tensors.items() if n.startswith("codec.")}
         codec = earlier[described["of"]].codec if "of" in described else FieldCodec.from_state(described, arrays)
+        _require_room(entry["name"], len(codec.channels), codec.grid)
         conditioners = {name: _conditioner(own, codec.grid) for name, own in entry["conditioners"].items()}
         stage = cls.restore(entry, codec, conditioners, earlier)
         own = {n.removeprefix("module."): t for n, t in tensors.items() if n.startswith("module.")}
@@ -303,6 +306,14 @@ class Stage(nn.Module):
         except RuntimeError as error:
             raise SciffusionError(f"weights of stage {entry['name']!r} do not fit its description: {error}") from None
         return stage.eval()
+
+
+def _require_room(name: str, channels: int, grid: Grid) -> None:
+    """Refuse a grid that this machine's memory cannot hold a few fields of, before any is made."""
+    size = 4 * channels * prod(grid.shape)
+    if size > free_bytes(torch.device("cpu")) // 4:
+        what = f"stage {name!r} has fields of {size / 2**30:.1f} GiB"
+        raise SciffusionError(what, "use a machine with more memory; do not use a model that you do not trust")
 
 
 def _conditioner(entry: Mapping[str, Any], grid: Grid) -> Conditioner:

@@ -1,9 +1,14 @@
 """The real emulator and the commands: what is stored is what `sample` draws, for the model and for its baselines."""
 
+import json
+import resource
+import shutil
+
 import numpy as np
 import pytest
 import xarray as xr
 
+from sciffusion import model_folder
 from sciffusion.cli import main
 from sciffusion.config import load_experiment
 from sciffusion.datasets.pairs import open_experiment
@@ -142,6 +147,29 @@ def test_cases_are_selected_under_the_name_of_their_dim_in_either_data(run):
         ]
     with pytest.raises(SciffusionError, match="cases along 'tme'"):
         emulator.check(coarse, {"tme": wanted})
+
+
+def forged(run, folder, change):
+    """The run's model with another description, whose digest is right again."""
+    shutil.copytree(run / "emulator", folder)
+    description = json.loads((folder / "model.json").read_text())
+    change(description["stages"][0])
+    (folder / "model.json").write_text(json.dumps(description | {"digest": model_folder.digest(description)}))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        (lambda stage: stage["settings"]["network"].update(channels=200_000), "its weights are smaller"),
+        (lambda stage: stage["codec"]["grid"].update(shape=[10**7, 10**7]), "fields of .* GiB"),
+    ],
+)
+def test_a_model_that_declares_more_than_its_weights_is_refused_before_it_takes_memory(run, tmp_path, change, what):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(SciffusionError, match=what):
+        load(forged(run, tmp_path / "model", change))
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1_100_000  # KiB: the limit
 
 
 def test_inspect_shows_the_model_card(run, capsys):
