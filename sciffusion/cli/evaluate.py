@@ -38,9 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="names in the reference, coarse and training data -> names in the ensemble",
     )
     _add_settings(parser)
-    parser.add_argument(
-        "--state", metavar="FILE", help="keep the sums there: an interrupted evaluation goes on from it"
-    )
+    _add_resources(parser)
     parser.add_argument("--report", metavar="FILE.html", help="write the report, and FILE.yaml that makes it again")
     parser.add_argument("--figures", metavar="FOLDER", help="write the report's figures as SVG and PNG")
     parser.add_argument("--json", metavar="FILE", help="write all numbers as JSON")
@@ -67,6 +65,21 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_resources(parser: argparse.ArgumentParser) -> None:
+    """How much of the machine to take; no number depends on it."""
+    parser.add_argument("--memory", metavar="SIZE", help="of the members of one case and process, such as 2GB")
+    parser.add_argument("--processes", type=int, default=1, metavar="N", help="that judge cases at a time (1)")
+    parser.add_argument("--part", metavar="I/N", help="judge the I-th (from 0) of N parts, to be joined by --state")
+    parser.add_argument(
+        "--state",
+        nargs="+",
+        metavar="FILE",
+        help="keep the sums there: an interrupted evaluation goes on from it; several files are joined into the first",
+    )
+    parser.add_argument("--backend", default="numpy", choices=("numpy", "torch"), help="what computes (numpy)")
+    parser.add_argument("--device", help="of torch: cpu, cuda, ... (default: a GPU where there is one)")
+
+
 def run(args: argparse.Namespace) -> int:
     """Evaluate, print the scorecard, write what was asked for."""
     from sciffusion.cli.logs import log_to
@@ -75,16 +88,30 @@ def run(args: argparse.Namespace) -> int:
     from sciffusion.fields.fingerprint import fingerprint
 
     _check_outputs(args)
+    options = _resources(args)
     settings = _settings(args)
     log_to()
     if not args.no_hashes and (args.config or args.report or args.json):
         settings = fingerprinted(settings, fingerprint)
     shown = _Shown(not args.quiet)
-    evaluation = evaluate_files(settings, state=args.state, progress=shown)
+    evaluation = evaluate_files(settings, progress=shown, **options)
     shown.close()
     print(f"\n{evaluation.summary()}")
     _write(evaluation, settings, args)
     return 0
+
+
+def _resources(args: argparse.Namespace) -> dict[str, Any]:
+    """Arguments of `evaluate` that change no number."""
+    options = {name: getattr(args, name) for name in ("memory", "processes", "backend", "device", "state")}
+    if args.processes < 1:
+        raise SciffusionError(f"--processes {args.processes}", "give a number of 1 or more")
+    if args.part is None:
+        return options
+    index, _, count = args.part.partition("/")
+    if not (index.isdigit() and count.isdigit() and int(index) < int(count)):
+        raise SciffusionError(f"--part {args.part}", "write I/N with I from 0 to N - 1, for example 0/4")
+    return options | {"part": (int(index), int(count))}
 
 
 class _Shown:
@@ -142,7 +169,7 @@ def _named(texts: list[str]) -> dict[str, str]:
 
 def _check_outputs(args: argparse.Namespace) -> None:
     """Refuse, before any work, outputs that cannot be written."""
-    for path in (args.report, args.json, args.netcdf, args.state, args.figures):
+    for path in (args.report, args.json, args.netcdf, args.figures, *(args.state or [])):
         if path and not Path(path).absolute().parent.is_dir():
             raise SciffusionError(f"{path}: the folder {Path(path).parent} does not exist", "make it first")
     if args.report and Path(args.report).suffix not in (".html", ".htm"):

@@ -15,13 +15,17 @@ from sciffusion.evaluation.copies import Copies, Memorisation
 from sciffusion.evaluation.crps import Estimator
 from sciffusion.evaluation.distributions import Distribution
 from sciffusion.evaluation.domain import Domain
-from sciffusion.evaluation.exceedance import Exceedance, thresholds
+from sciffusion.evaluation.exceedance import QUANTILES, Exceedance, thresholds
+from sciffusion.evaluation.extent import Extent
+from sciffusion.evaluation.increments import Increments
 from sciffusion.evaluation.layout import Case, Field
 from sciffusion.evaluation.multivariate import Multivariate
 from sciffusion.evaluation.neighbours import Neighbours
+from sciffusion.evaluation.occurrence import EVENTS, Occurrence
 from sciffusion.evaluation.pointwise import Pointwise
 from sciffusion.evaluation.prerank import Extremes
 from sciffusion.evaluation.ranks import RankHistogram
+from sciffusion.evaluation.samples import Samples, related
 from sciffusion.evaluation.score import Pair, Score
 from sciffusion.evaluation.seams import Seams
 from sciffusion.evaluation.source import Source
@@ -33,6 +37,7 @@ from sciffusion.evaluation.workers import judged
 
 __all__ = ["Coarse", "Judged", "Key", "Marks", "Panel", "Progress"]
 
+EXTREME = QUANTILES.index(0.99)  # above which a value counts as extreme
 Key = tuple[str, str, str]  # sample, system, field
 Judged = dict[str, tuple[dict[Key, Sums], dict[str, int]]]  # by field: sums, and members of every system
 Sample = Callable[[Case], str]
@@ -105,7 +110,12 @@ class Panel:
 
     def judge(self, fields: Sequence[Field], case: Case, sample: str) -> Judged:
         """The sums of one case, added to nothing yet."""
-        return {one.label: self._judge(one, case, sample) for one in fields}
+        found = {one.label: self._judge(one, case, sample) for one in fields}
+        related(
+            {label: sums for label, (sums, _) in found.items()},
+            {label: marks.thresholds[EXTREME] for label, marks in self.marks.items()},
+        )
+        return found
 
     def _commit(self, case: Case, found: Judged) -> None:
         """Add a whole case at once: what interrupts the measuring leaves no half case behind."""
@@ -211,6 +221,10 @@ class Panel:
             Copies(),
             Extremes(),
             Sketch(weights),
+            Increments(weights, wraps, marks.centre, marks.thresholds[EXTREME]),
+            Occurrence(weights, wraps, tuple(marks.thresholds[QUANTILES.index(q)] for q in EVENTS), members),
+            Samples(weights),
+            Extent(weights),
             *([self.memory[label]] if label in self.memory else []),
         ]
 

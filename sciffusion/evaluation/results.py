@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from importlib import import_module
 
 import numpy as np
 import xarray as xr
@@ -14,6 +15,10 @@ from sciffusion.evaluation.tally import Tally
 __all__ = ["BOUNDS", "Metric", "Results"]
 
 BOUNDS = ["lower", "upper"]
+TABLES = (
+    *("headline", "distribution_results", "multivariate_results", "spectral_results", "dependence_results"),
+    *("increment_results", "occurrence_results", "relation_results", "extent_results"),
+)
 Metric = Callable[[Mapping[str, np.ndarray]], np.ndarray]
 Cell = Callable[[str, str], np.ndarray | float | None]
 
@@ -55,17 +60,9 @@ class Results:
 
     def dataset(self) -> xr.Dataset:
         """All scores of the sample."""
-        from sciffusion.evaluation import (
-            dependence_results,
-            distribution_results,
-            headline,
-            multivariate_results,
-            spectral_results,
-        )
-
-        parts = [*headline.tables(self), *distribution_results.tables(self), *multivariate_results.tables(self)]
-        parts += [spectral_results.spectral_scores(self), *dependence_results.tables(self)]
-        return xr.merge(parts, combine_attrs="drop_conflicts").assign_attrs(self._attributes())
+        parts = [table for name in TABLES for table in import_module(f"sciffusion.evaluation.{name}").tables(self)]
+        merged: xr.Dataset = xr.merge(parts, combine_attrs="drop_conflicts")
+        return merged.assign_attrs(self._attributes())
 
     def tally(self, system: str, field: str) -> Tally | None:
         """Sums of one system and field, None where it was not scored."""

@@ -12,7 +12,7 @@ from sciffusion.evaluation.spectral import KINDS, Spectral
 if TYPE_CHECKING:
     from sciffusion.evaluation.results import Results
 
-__all__ = ["spectral_scores"]
+__all__ = ["tables"]
 
 TEXTS = {
     "truth": "power of the truth",
@@ -26,7 +26,7 @@ KNOWN = 1e-8  # share of the power below which spread and error are rounding: th
 LEAST_CASES = 3  # from which the truth's error is taken from the scatter between cases
 
 
-def spectral_scores(results: "Results") -> xr.Dataset:
+def tables(results: "Results") -> list[xr.Dataset]:
     """Power by (band, wavenumber), and by half-octave bins: ratios, relative standard error of the truth, coherence."""
     basis = results.panel.domain.basis
     edges = Spectral(basis).edges
@@ -57,7 +57,7 @@ def spectral_scores(results: "Results") -> xr.Dataset:
     bins = {kind: _by_case(results, f"bins_{kind}", (len(basis.bands), len(edges) - 1)) for kind in KINDS}
     ds = ds.assign(_ratios(bins)).assign(truth_standard_error=_truth_error(results, edges))
     ds = ds.assign(_scale_error(results, edges))
-    return ds.assign(_paired_errors(results, ds)).assign(ralsd=_log_distance(ds["spectral_ratio"]))
+    return [ds.assign(_paired_errors(results, ds)).assign(ralsd=_log_distance(ds["spectral_ratio"]))]
 
 
 def _paired_errors(results: "Results", ds: xr.Dataset) -> dict[str, xr.DataArray]:

@@ -11,7 +11,7 @@ from sciffusion.evaluation.measure import Measure, Units
 from sciffusion.evaluation.multivariate import LAGS, energy_score, pooled_crps, variogram_score
 from sciffusion.evaluation.score import Pair
 
-__all__ = ["FSS", "Energy", "FieldMeasure", "PooledCRPS", "Variogram"]
+__all__ = ["FSS", "Energy", "FieldMeasure", "PooledCRPS", "Variogram", "squared_fractions"]
 
 
 @dataclass(frozen=True)
@@ -113,25 +113,29 @@ class FSS(FieldMeasure):
                 forecast += (member > threshold) / len(pair.members)
             for j, window in enumerate(self.windows):
                 if fitting[j]:
-                    found[:, i, j] = self._compare(forecast, pair.truth > threshold, pair, weights, window, periodic)
+                    event = pair.truth > threshold
+                    found[:, i, j] = squared_fractions(forecast, event, pair.complete, weights, window, periodic)
         return {"difference": found[0], "squares": found[1]}
-
-    def _compare(
-        self,
-        forecast: np.ndarray,
-        event: np.ndarray,
-        pair: Pair,
-        weights: np.ndarray,
-        window: int,
-        periodic: tuple[bool, ...],
-    ) -> tuple[float, float]:
-        one, two, share, area = (box_mean(1.0 * a, window, periodic) for a in (forecast, event, pair.complete, weights))
-        area = np.where(share > 1 - 1e-9, area, 0)
-        return float((area * (one - two) ** 2).sum()), float((area * (one**2 + two**2)).sum())
 
     def result(self, s: Named) -> np.ndarray:
         """1 minus the ratio."""
         return np.asarray(1 - s["difference"] / s["squares"])
+
+
+def squared_fractions(
+    forecast: np.ndarray,
+    event: np.ndarray,
+    complete: np.ndarray,
+    weights: np.ndarray,
+    window: int,
+    periodic: tuple[bool, ...],
+) -> tuple[float, float]:
+    """Sums over windows without a masked cell: squared difference of the two fractions, and of their squares."""
+    one, two, share, area = (
+        box_mean(1.0 * values, window, periodic) for values in (forecast, event, complete, weights)
+    )
+    area = np.where(share > 1 - 1e-9, area, 0)
+    return float((area * (one - two) ** 2).sum()), float((area * (one**2 + two**2)).sum())
 
 
 def box_mean(values: np.ndarray, window: int, periodic: tuple[bool, ...]) -> np.ndarray:

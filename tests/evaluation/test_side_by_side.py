@@ -89,6 +89,21 @@ def test_the_yaml_beside_the_report_makes_the_same_numbers_again(files, tmp_path
     assert yaml.safe_load((tmp_path / "r.yaml").read_text())["block"] == 1
 
 
+def test_parts_of_the_cases_join_to_the_whole(files, tmp_path):
+    words = ["small.nc", "--reference", "truth.nc", "--quiet", "--no-hashes"]
+    states = [str(tmp_path / f"part{i}.npz") for i in range(2)]
+    assert run(files, *words, "--json", str(tmp_path / "whole.json")) == 0
+    for i, state in enumerate(states):
+        assert run(files, *words, "--part", f"{i}/2", "--state", state) == 0
+    joined = ["--state", str(tmp_path / "all.npz"), *states, "--memory", "10kB", "--processes", "2"]
+    assert run(files, *words, *joined, "--json", str(tmp_path / "joined.json")) == 0
+    whole, parts = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("whole", "joined"))
+    for name, entry in whole["scores"]["data_vars"].items():
+        one, other = (np.array(values["data"], dtype=object) for values in (entry, parts["scores"]["data_vars"][name]))
+        numbers = np.vectorize(lambda v: isinstance(v, float), otypes=[bool])(one)
+        np.testing.assert_allclose(one[numbers].astype(float), other[numbers].astype(float), rtol=1e-9, err_msg=name)
+
+
 def test_other_data_than_the_yaml_says_are_refused(files, tmp_path, capsys):
     changed = xr.load_dataset(files / "truth.nc") + 1
     changed.to_netcdf(tmp_path / "truth.nc")
@@ -134,6 +149,9 @@ def test_settings_survive_the_yaml_whatever_the_folder(files, tmp_path, monkeypa
         (["small.nc", "small.nc", "--reference", "truth.nc"], "two ensembles are called 'small'"),
         (["small.nc", "--reference", "truth.nc", "--report", "missing/r.html"], "does not exist"),
         (["small.nc", "--reference", "truth.nc", "--block", "0"], "block"),
+        (["small.nc", "--reference", "truth.nc", "--part", "4/4"], "--part"),
+        (["small.nc", "--reference", "truth.nc", "--processes", "0"], "--processes"),
+        (["small.nc", "--reference", "truth.nc", "--memory", "much"], "much"),
         (["none.nc", "--reference", "truth.nc"], "no such file"),
     ],
 )

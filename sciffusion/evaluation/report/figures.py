@@ -65,7 +65,7 @@ def figure(
 ) -> tuple[Figure, list[Axes]]:
     """A figure in inches and its axes, one above the other with these heights, sharing x; ``top`` is left for words."""
     canvas = Figure(figsize=(width, height))
-    margins = {"left": 0.66 / width, "right": 1 - 0.1 / width, "bottom": 0.5 / height, "top": 1 - top / height}
+    margins = {"left": 0.7 / width, "right": 1 - 0.1 / width, "bottom": 0.5 / height, "top": 1 - top / height}
     room = {"height_ratios": ratios, "hspace": 0.12, **margins}
     axes = canvas.subplots(len(ratios), 1, sharex=True, squeeze=False, gridspec_kw=room)[:, 0]
     for one in axes:

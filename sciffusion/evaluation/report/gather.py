@@ -59,6 +59,9 @@ def left_out(evaluation: "Evaluation", section: Section) -> dict[str, list[str]]
     for plot in section.plots:
         if not any(plot.possible(scores.sel(variable=name)) for name in scores["variable"].values):
             found.setdefault(plot.otherwise, []).append(plot.name.replace("_", " "))
+    for heading, name in section.columns:
+        if name not in scores or not scores[name].notnull().any():
+            found.setdefault(section.otherwise, []).append(heading.strip())
     return found
 
 

@@ -9,7 +9,7 @@ import xarray as xr
 
 from sciffusion.evaluation.report.gather import Shown, figures_of, left_out, maps_of
 from sciffusion.evaluation.report.sections import SECTIONS, Section
-from sciffusion.evaluation.report.tables import attributes, facts, scorecard_table
+from sciffusion.evaluation.report.tables import attributes, facts, numbers_table, scorecard_table
 from sciffusion.evaluation.report.words import GLOSSARY, MAPS, MASKED
 from sciffusion.evaluation.scorecard import interval_notes
 from sciffusion.evaluation.verdict import WHOLE, Statement, statements
@@ -115,7 +115,8 @@ def _maps(evaluation: "Evaluation", shown: list[str]) -> str:
 def _figures(evaluation: "Evaluation", section: Section, shown: list[str]) -> str:
     """Figures by variable, then what was left out and why."""
     found = {name: list(figures_of(evaluation, section, name)) for name in shown}
-    text = _blocks(found)
+    text = _blocks(found) if section.plots else ""
+    text += numbers_table(evaluation.scores, section.columns, list(evaluation.side_by_side))
     for reason, plots in left_out(evaluation, section).items():
         text += f'<p class="note">Left out: {escape(", ".join(plots))}; {escape(reason)}.</p>'
     left = evaluation.scores.sizes["variable"] - len(shown)

@@ -5,13 +5,14 @@ from dataclasses import dataclass
 
 import xarray as xr
 
-from sciffusion.evaluation.report import calibration, skill, spectral, values
+from sciffusion.evaluation.report import calibration, dependence, events, skill, spectral, values
 from sciffusion.evaluation.report.figures import Drawing
 from sciffusion.evaluation.report.systems import has
 
 __all__ = ["SECTIONS", "Plot", "Section"]
 
 MEMBERS = "it needs an ensemble of two or more members"
+EVENTS = "the events did not happen"
 
 
 @dataclass(frozen=True)
@@ -36,12 +37,18 @@ class Plot:
 
 @dataclass(frozen=True)
 class Section:
-    """``says`` in one sentence what it shows, for a reader who has not seen the code."""
+    """``says`` in one sentence what it shows, for a reader who has not seen the code.
+
+    ``columns`` are numbers of every system and variable, as a table: (heading, score); those without any are left out,
+    and without all of them the table is, for the reason ``otherwise``.
+    """
 
     key: str
     title: str
     says: str
     plots: tuple[Plot, ...] = ()
+    columns: tuple[tuple[str, str], ...] = ()
+    otherwise: str = "nothing was computed"
 
 
 SKILL = (
@@ -91,6 +98,21 @@ CALIBRATION = (
         MEMBERS,
         each=True,
     ),
+    Plot(
+        "reliability",
+        events.reliability,
+        "An event that the ensemble gives 30 % should happen in 30 % of such cases: marks on the dashed line. Flatter "
+        "is overconfident.",
+        ("observed_frequency", "roc_area"),
+        EVENTS,
+    ),
+    Plot(
+        "roc",
+        events.roc,
+        "Whether events are told apart from non-events at all: the more area under the curve the better, 0.5 is none.",
+        ("hit_rate", "roc_area"),
+        EVENTS,
+    ),
 )
 SPECTRA = (
     Plot(
@@ -115,6 +137,38 @@ VALUES = (
         "On zero: right. Falling on the right or rising on the left: the extremes are too weak.",
         ("quantile_members",),
     ),
+    Plot(
+        "tails",
+        values.tails,
+        "On 1: extremes are as frequent as in the truth; above 1 too frequent. Bars: 95 % intervals, where the truth's "
+        "extremes happened often enough for one.",
+        ("exceedance_ratio", "threshold"),
+        "the truth has no values beyond the thresholds",
+    ),
+)
+DEPENDENCE = (
+    Plot(
+        "increments",
+        dependence.increments,
+        "Members should lie on the truth. Above: the mean square difference of two cells (structure function); too "
+        "high at short distances is noise, too low is blur. Below: their correlation.",
+        ("structure_function_truth",),
+    ),
+    Plot(
+        "intermittency",
+        dependence.intermittency,
+        "Above: 3 where increments are Gaussian, more where fronts and eddies make rare large jumps. Below: the chance "
+        "that a cell is extreme if one so far away is.",
+        ("flatness_truth",),
+    ),
+    Plot(
+        "variables",
+        dependence.variables,
+        "Above: correlation of two variables at the same place, in what the ensemble leaves open (departures from its "
+        "mean). Below: the chance that one is extreme if the other is. Marks should lie on the bars of the truth.",
+        ("variables_correlation_members",),
+        "it needs two or more variables, and two or more members",
+    ),
 )
 POOLED = (
     Plot(
@@ -123,6 +177,13 @@ POOLED = (
         "The score of averages over ever larger blocks. An ensemble with the right spread in every cell but the wrong "
         "correlation between cells loses its lead as blocks grow.",
         ("pooled_crps",),
+    ),
+    Plot(
+        "fractions_skill",
+        events.fractions,
+        "Whether the right share of a neighbourhood is extreme, for ever larger neighbourhoods. 1 is perfect.",
+        ("fractions_skill", "roc_area"),
+        "the events did not happen",
     ),
 )
 SECTIONS = (
@@ -153,12 +214,54 @@ SECTIONS = (
         "Are the values right, extremes included?",
         "How often each value occurs, whatever the place and the time.",
         VALUES,
+        columns=(
+            ("Wasserstein-1", "wasserstein"),
+            ("Kolmogorov-Smirnov", "kolmogorov_smirnov"),
+            ("lowest member", "lowest_members"),
+            ("lowest truth", "lowest_truth"),
+            ("highest member", "highest_members"),
+            ("highest truth", "highest_truth"),
+        ),
+    ),
+    Section(
+        "dependence",
+        "Do places and variables hang together?",
+        "How alike cells are that lie some distance apart, and how variables move together.",
+        DEPENDENCE,
     ),
     Section(
         "pooled",
         "Is it still good after averaging?",
         "The score of area means, which depend on how neighbouring cells hang together.",
         POOLED,
+    ),
+    Section(
+        "physics",
+        "Does it respect what is known?",
+        "Differences to the coarse input after coarsening, values that cannot be, and cells that should be missing.",
+        columns=(
+            ("coarse: rms / sd", "coarse_rms"),
+            ("coarse: mean / sd", "coarse_bias"),
+            ("coarse: largest / sd", "coarse_largest"),
+            ("share of negative values", "negative_share_members"),
+            ("share filled where the truth is missing", "filled_share"),
+            ("share missing where the truth is not", "missing_share"),
+        ),
+        otherwise="agreement with the coarse input needs --coarse; negative values are sought if the truth has none",
+    ),
+    Section(
+        "memorisation",
+        "Is it new?",
+        "Whether members are copies of each other, or of fields that the model was trained on.",
+        columns=(
+            ("members with a twin, per case", "twins"),
+            ("chance of that", "twins_p"),
+            ("distance to training data: members", "training_distance_members"),
+            ("distance to training data: held-out truth", "training_distance_truth"),
+            ("share of members close to the training data", "training_close"),
+            ("chance of that ", "training_p"),
+        ),
+        otherwise="it needs two or more members; distances to the training data need --training",
     ),
     Section("method", "How this was computed", "What the words mean, and every setting that the numbers depend on."),
 )

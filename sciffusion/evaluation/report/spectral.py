@@ -10,7 +10,7 @@ from sciffusion.evaluation.report.figures import INK, Drawing, figure, powers
 from sciffusion.evaluation.report.systems import known_systems, member_name, own_colour, style, wave_units
 from sciffusion.evaluation.verdict import spectral_tolerance
 
-__all__ = ["spectra"]
+__all__ = ["spectra", "squared"]
 
 MOST_POINTS = 300  # of a curve; more are thinned evenly in the logarithm
 _ABOVE: dict[str, Any] = {
@@ -46,7 +46,7 @@ def _spectrum(one: xr.Dataset, band: str) -> Drawing:
     upper.legend(loc="lower left")
     upper.set_title(f"Power spectrum, {band}", pad=32)
     units = str(one["units"].item())
-    upper.set_ylabel(f"power density ({_squared(units)})" if units else "power density")
+    upper.set_ylabel(f"power density ({squared(units)} / wavenumber)" if units else "power density")
     powers(upper.yaxis)
     _wavelengths(upper, here)
     _ratio(lower, here)
@@ -55,9 +55,9 @@ def _spectrum(one: xr.Dataset, band: str) -> Drawing:
     return Drawing(canvas, f"Power spectra of truth, members and mean in {band}, with their ratio to the truth")
 
 
-def _squared(units: str) -> str:
-    """Per unit of wavenumber, which the axis below names."""
-    return f"{units}² / wavenumber" if units.isalpha() else f"({units})² / wavenumber"
+def squared(units: str) -> str:
+    """The square of a unit in words."""
+    return f"{units}²" if units.isalpha() else f"({units})²"
 
 
 def _thinned(wavenumber: np.ndarray) -> np.ndarray:

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 import xarray as xr
 
 from sciffusion.evaluation.scorecard import header, rows
+from sciffusion.evaluation.verdict.words import number
 
 if TYPE_CHECKING:
     from sciffusion.evaluation.evaluation import Evaluation
 
-__all__ = ["attributes", "facts", "scorecard_table"]
+__all__ = ["attributes", "facts", "numbers_table", "scorecard_table"]
 
 JSON_ATTRIBUTES = ("sciffusion_identity", "sciffusion_settings")
 SHOWN = 12  # digits of a fingerprint
@@ -25,6 +26,26 @@ def scorecard_table(scores: xr.Dataset, judged: Sequence[str]) -> str:
     first = str(scores["system"].values[0])
     body = "".join(_row(cells, cells[1] == first, cells[1] in judged) for cells in rows(scores))
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def numbers_table(scores: xr.Dataset, columns: Sequence[tuple[str, str]], judged: Sequence[str]) -> str:
+    """A row per variable and system, a column per score that has any number."""
+    known = [(words, name) for words, name in columns if name in scores and scores[name].notnull().any()]
+    if not known:
+        return ""
+    head = "".join(f"<th>{escape(words.strip())}</th>" for words in ("variable", "system", *(w for w, _ in known)))
+    body = ""
+    for variable in scores["variable"].values:
+        for index, system in enumerate(scores["system"].values):
+            one = scores.sel(variable=variable, system=system)
+            cells = (_label(scores, str(variable)), str(system), *(number(float(one[name])) for _, name in known))
+            body += _row(cells, index == 0, str(system) in judged)
+    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def _label(scores: xr.Dataset, variable: str) -> str:
+    units = str(scores["units"].sel(variable=variable).item())
+    return f"{variable} [{units}]" if units else variable
 
 
 def _row(cells: tuple[str, ...], first: bool, judged: bool) -> str:

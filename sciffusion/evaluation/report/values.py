@@ -1,12 +1,14 @@
 """Figures of how values are distributed."""
 
+import numpy as np
 import xarray as xr
 from scipy.special import ndtri
 
 from sciffusion.evaluation.report.figures import INK, Drawing, figure, powers
 from sciffusion.evaluation.report.systems import known_systems, style, unit
+from sciffusion.evaluation.verdict.words import number
 
-__all__ = ["densities", "quantiles"]
+__all__ = ["densities", "quantiles", "tails"]
 
 
 def densities(one: xr.Dataset) -> list[Drawing]:
@@ -37,3 +39,23 @@ def quantiles(one: xr.Dataset) -> list[Drawing]:
     axes.set(title="Quantiles against the truth", xlabel="quantile (%)", ylabel=f"members − truth{unit(one)}")
     axes.legend()
     return [Drawing(canvas, "Quantiles of the members minus quantiles of the truth")]
+
+
+def tails(one: xr.Dataset) -> list[Drawing]:
+    """How often values beyond extreme thresholds occur, members over truth, with intervals."""
+    canvas, (axes,) = figure()
+    place = np.arange(one.sizes["tail"])
+    systems = known_systems(one, "exceedance_ratio")
+    for index, system in enumerate(systems):
+        ratio, bounds = (one[name].sel(system=system) for name in ("exceedance_ratio", "exceedance_ratio_interval"))
+        shift = place + 0.13 * (index - (len(systems) - 1) / 2)
+        look = {**style(one, system, 5), "ls": ""}
+        axes.plot(shift, ratio, label=system, **look)
+        axes.vlines(shift, bounds.isel(bound=0), bounds.isel(bound=1), color=look["color"], lw=1.4)
+    axes.axhline(1, color=INK, lw=0.9)
+    signs = ["<" if tail < 0.5 else ">" for tail in one["tail"].values]
+    words = [f"{sign} {number(float(value))}" for sign, value in zip(signs, one["threshold"].values, strict=True)]
+    axes.set_xticks(place, words)
+    axes.set(title="Frequency of extremes", xlabel=f"value{unit(one)}", ylabel="members / truth", ylim=(0, None))
+    axes.legend()
+    return [Drawing(canvas, "Frequency of values beyond extreme thresholds, members over truth")]
