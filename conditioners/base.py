@@ -1,8 +1,8 @@
 """What every condition is: read as xarray in a worker (`prepare`), turned into a `Context` on the device (`forward`).
 
-``prepare`` returns up to two arrays, ``channels`` (channel, *window) and ``vector`` (feature,), in physical units.
-``forward`` standardises them with constants measured on training cases, and puts a learned null in the place of a
-dropped condition.
+``prepare`` returns named arrays: ``channels`` (channel, *window) and ``vector`` (feature,) in physical units, and
+``tokens`` (token, feature) with ``token_mask`` (token,). ``forward`` standardises them with constants measured on
+training cases, and puts a learned null in the place of a dropped condition.
 """
 
 from collections.abc import Mapping, Sequence
@@ -50,14 +50,16 @@ class Training:
 class Conditioner(nn.Module):
     """One named condition. ``channels`` and ``features`` say how much it adds to the context.
 
-    needs_data : whether sampling needs a Dataset for it; varies : whether its inputs differ between cases.
+    needs_data : whether sampling needs a Dataset for it; varies : whether its inputs differ between cases; tokens : the
+    width of the tokens it gives, 0 for none; looks_back : whether a case needs entries before its own.
     """
 
     kind: ClassVar[str]
     settings_type: ClassVar[type[config.Settings]]
     needs_data: ClassVar[bool] = False
     varies: ClassVar[bool] = True
-    tokens: ClassVar[int] = 0
+    looks_back: ClassVar[bool] = False
+    tokens: int = 0
 
     offset: Tensor
     scale: Tensor
@@ -129,6 +131,10 @@ class Conditioner(nn.Module):
     def outside(self, dataset: xr.Dataset | None, case: Case) -> list[str]:
         """What of this case lies beyond the range seen in training, one line per variable."""
         return []
+
+    def serves(self, dataset: xr.Dataset, case: Case) -> bool:
+        """Whether the case can be prepared from these data, as far as entries before it are concerned."""
+        return True
 
     def description(self) -> dict[str, Any]:
         """What `restore` needs besides name, settings, grid and tensors, as plain JSON."""

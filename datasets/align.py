@@ -12,7 +12,7 @@ from sciffusion.fields.cases import Align, Case, case_dims, encode_label, select
 from sciffusion.fields.checks import range_text, suggestion
 from sciffusion.fields.labels import positions
 
-__all__ = ["extra_dims", "served", "split_cases"]
+__all__ = ["extra_dims", "served", "split_cases", "with_predecessors"]
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +47,18 @@ def served(cases: list[Case], skeleton: xr.Dataset, conditions: Mapping[str, tup
                 log.warning("%s: no data for %d of %d cases, left out", name, len(cases) - len(kept), len(cases))
             cases = kept
     return cases
+
+
+def with_predecessors(cases: list[Case], data: xr.Dataset, settings: config.Previous) -> list[Case]:
+    """Cases that have as many entries before them as the largest lag."""
+    dim, most = settings.dim, max(settings.lags)
+    if dim not in data.dims:
+        raise SciffusionError(f"no dim {dim!r} to look back along", "name the time dim with dim: ...")
+    values = np.sort(_native(data, dim))
+    kept = [case for case in cases if np.searchsorted(values, case.values[dim]) >= most]
+    if not kept:
+        raise SciffusionError(f"no case has {most} entries before it along {dim!r}", "use fewer lags, or longer data")
+    return kept
 
 
 def _covered(skeleton: xr.Dataset, ds: xr.Dataset, dim: str, align: Align) -> np.ndarray:

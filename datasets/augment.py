@@ -8,9 +8,10 @@ from sciffusion import config
 from sciffusion.conditioners.base import Conditioner
 from sciffusion.datasets.draws import Draw
 
-__all__ = ["Arrays", "Signs", "augment", "signs_of"]
+__all__ = ["OFF_GRID", "Arrays", "Signs", "augment", "signs_of"]
 
-Key = tuple[str, ...]  # ("z",), ("valid",), ("inputs", condition, "channels" or "vector")
+Key = tuple[str, ...]  # ("z",), ("valid",), ("inputs", condition, "channels", "vector", "tokens" or "token_mask")
+OFF_GRID = ("vector", "tokens", "token_mask")  # arrays that have no grid axes
 Arrays = Mapping[Key, np.ndarray]
 Signs = Mapping[tuple[Key, str], np.ndarray]  # (key, dim) -> +-1 per channel or feature
 
@@ -38,7 +39,7 @@ def augment(arrays: Arrays, draw: Draw, dims: Sequence[str], signs: Signs) -> di
 
 
 def _one(key: Key, array: np.ndarray, draw: Draw, dims: Sequence[str], signs: Signs) -> np.ndarray:
-    on_grid = key[-1] != "vector"
+    on_grid = key[-1] not in OFF_GRID
     for axis, dim in enumerate(dims):
         if on_grid and draw.roll[axis]:
             array = np.roll(array, draw.roll[axis], axis=1 + axis)

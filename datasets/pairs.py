@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import xarray as xr
 
 from sciffusion import config
-from sciffusion.datasets.align import extra_dims, served, split_cases
+from sciffusion.datasets.align import extra_dims, served, split_cases, with_predecessors
 from sciffusion.datasets.example import example_path
 from sciffusion.datasets.region import cut_to
 from sciffusion.errors import SciffusionError
@@ -61,10 +61,13 @@ def open_experiment(experiment: config.Experiment, *, check: bool = True) -> Exp
     aligned: dict[str, tuple[xr.Dataset, Align]] = {
         name: (data, getattr(experiment.conditions[name], "align", "exact"))
         for name, data in conditions.items()
-        if experiment.conditions[name].kind != "static" and data is not target
+        if experiment.conditions[name].kind not in ("static", "previous") and data is not target
     }
     skeleton = extra_dims(target, [data for data, _ in aligned.values()], core)
     cases = served(cases_of(skeleton, ()), skeleton, aligned)
+    for name, settings in experiment.conditions.items():
+        if isinstance(settings, config.Previous):
+            cases = with_predecessors(cases, conditions[name], settings)
     return ExperimentData(target, conditions, grid, split_cases(cases, skeleton, experiment.split), experiment)
 
 
@@ -98,11 +101,13 @@ def _open_condition(
         return xr.Dataset()
     if settings.source is None:
         return target
-    ds = open_source(_resolved(settings.source), settings.variables, check=check)
+    is_text = isinstance(settings, config.Text)
+    variables = settings.variables or [str(variable) for variable in target.data_vars]
+    ds = open_source(_resolved(settings.source), variables, check=check and not is_text)
     ds = _named_like(ds, target, name)
-    if isinstance(settings, config.Scalar):
+    if isinstance(settings, (config.Scalar, config.Text)):
         return ds
-    check_dims(ds, settings.variables, grid.dims, f"conditions.{name}")
+    check_dims(ds, variables, grid.dims, f"conditions.{name}")
     ds = ds.transpose(..., *grid.dims)
     if isinstance(settings, config.CoarseField):
         units = {v: str(target[v].attrs.get("units", "")) for v in settings.variables if v in target}

@@ -11,7 +11,7 @@ from torch.utils.data import Dataset, get_worker_info
 
 from sciffusion import config
 from sciffusion.conditioners.base import Conditioner, Window
-from sciffusion.datasets.augment import augment, signs_of
+from sciffusion.datasets.augment import OFF_GRID, augment, signs_of
 from sciffusion.datasets.draws import Draw, DrawSpace
 from sciffusion.datasets.memory import available_memory
 from sciffusion.datasets.pairs import ExperimentData
@@ -159,11 +159,11 @@ def _assembled(runs: list[list[slice]], read: Callable[[Window], Arrays]) -> Arr
 
 
 def _join(key: tuple[str, ...], row: list[np.ndarray], axis: int) -> np.ndarray:
-    return row[0] if key[-1] == "vector" else np.concatenate(row, axis=1 + axis)
+    return row[0] if key[-1] in OFF_GRID else np.concatenate(row, axis=1 + axis)
 
 
 def _cut(key: tuple[str, ...], array: np.ndarray, window: Window) -> np.ndarray:
-    return array if key[-1] == "vector" else array[(slice(None), *window)]
+    return array if key[-1] in OFF_GRID else array[(slice(None), *window)]
 
 
 def _nested(tensors: Mapping[tuple[str, ...], torch.Tensor], case: int) -> dict[str, Any]:

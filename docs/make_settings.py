@@ -31,6 +31,9 @@ SECTIONS: dict[str, list[type[BaseModel]]] = {
         settings.Scalar,
         settings.Calendar,
         settings.Position,
+        settings.Previous,
+        settings.CoarseTokens,
+        settings.Text,
     ],
     "Training": [settings.TrainSettings, settings.Augment],
     "Stages": [

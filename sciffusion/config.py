@@ -19,15 +19,18 @@ from sciffusion.settings import (
     Augment,
     Calendar,
     CoarseField,
+    CoarseTokens,
     Condition,
     Interpolation,
     Position,
+    Previous,
     Scalar,
     Settings,
     Source,
     Split,
     StaticField,
     Target,
+    Text,
     TrainSettings,
     Variable,
 )
@@ -49,6 +52,7 @@ __all__ = [
     "AutoencoderStage",
     "Calendar",
     "CoarseField",
+    "CoarseTokens",
     "Condition",
     "DenoiserStage",
     "DiTSettings",
@@ -57,6 +61,7 @@ __all__ = [
     "Interpolation",
     "NoiseSettings",
     "Position",
+    "Previous",
     "RegressionStage",
     "Sampler",
     "Scalar",
@@ -67,6 +72,7 @@ __all__ = [
     "StageTrain",
     "StaticField",
     "Target",
+    "Text",
     "TrainSettings",
     "UNetSettings",
     "Variable",
@@ -144,6 +150,7 @@ def _condition_faults(experiment: Experiment) -> Iterator[Fault]:
 def _stage_faults(experiment: Experiment) -> Iterator[Fault]:
     """Stages of one name, and references to conditions and earlier stages that do not exist or are of another kind."""
     coarse = [name for name, condition in experiment.conditions.items() if isinstance(condition, CoarseField)]
+    guesses = [*coarse, *(name for name, c in experiment.conditions.items() if isinstance(c, Previous))]
     before: list[str] = []
     coders: list[str] = []
     for stage in experiment.stages:
@@ -153,7 +160,7 @@ def _stage_faults(experiment: Experiment) -> Iterator[Fault]:
         constraint, space = getattr(stage, "constraint", None), getattr(stage, "space", None)
         for key, wanted, known, kind in (
             ("inputs", stage.inputs or [], ["*", *experiment.conditions, *outputs], "condition or earlier stage"),
-            ("baseline", [stage.baseline] if stage.baseline else [], outputs or coarse, _BASELINE[bool(before)]),
+            ("baseline", [stage.baseline] if stage.baseline else [], outputs or guesses, _BASELINE[bool(before)]),
             ("constraint", [constraint] if constraint else [], coarse, "coarse condition"),
             ("space", [space] if space else [], coders, "earlier autoencoder stage"),
         ):
@@ -167,7 +174,10 @@ def _stage_faults(experiment: Experiment) -> Iterator[Fault]:
         coders += [stage.name] if isinstance(stage, AutoencoderStage) else []
 
 
-_BASELINE = {False: "coarse condition", True: "output of an earlier stage (the first stage names the coarse condition)"}
+_BASELINE = {
+    False: "coarse condition or previous state",
+    True: "output of an earlier stage (the first stage names the coarse condition)",
+}
 
 
 def json_schema() -> dict[str, Any]:
@@ -240,7 +250,7 @@ def _explain(error: ValidationError, settings: Any, text: str, source: Any) -> t
     return f"{where}: {first['msg']}", "see `sciffusion init --schema` for every setting with its type and default"
 
 
-_KINDS = "'coarse', 'static', 'scalar', 'calendar', 'position'"
+_KINDS = "'coarse', 'coarse-tokens', 'static', 'scalar', 'calendar', 'position', 'previous', 'text'"
 
 
 def _home(name: str) -> str:

@@ -132,16 +132,19 @@ class Emulator:
             if conditioner.needs_data
         }
         given = self._by_name(conditions, list(wanted))
-        labels = dict(cases) if isinstance(cases, Mapping) else {}
+        asked = dict(cases) if isinstance(cases, Mapping) else {}
         ready, messages = {}, []
         for name, conditioner in wanted.items():
-            ready[name], notes = conditioner.accept(_selected(given[name], labels))
+            part = given[name] if conditioner.looks_back else _selected(given[name], asked)
+            ready[name], notes = conditioner.accept(part)
             messages += notes
-        labels = _left_over(labels, given.values(), ready.values())
+        labels = _left_over(asked, given.values(), ready.values())
         if cases is None or isinstance(cases, Mapping):
-            ready = {name: _selected(data, labels) for name, data in ready.items()}
-            cases = self._cases(ready)
-        found = list(cases)
+            ready = {name: data if wanted[name].looks_back else _selected(data, labels) for name, data in ready.items()}
+            cases = self._cases({n: _selected(d, asked) if wanted[n].looks_back else d for n, d in ready.items()})
+        found = [case for case in cases if all(wanted[name].serves(data, case) for name, data in ready.items())]
+        if not found:
+            raise SciffusionError("no case has the earlier states that it needs", "give data that begin earlier")
         outside = {}
         for case in found:
             notes = [n for name, data in ready.items() for n in wanted[name].outside(data, case)]

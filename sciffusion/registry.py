@@ -23,6 +23,9 @@ _BUILT_IN: dict[str, dict[str, str]] = {
     },
     "conditioners": {
         "coarse": "sciffusion.conditioners.coarse:CoarseField",
+        "coarse-tokens": "sciffusion.conditioners.coarse_tokens:CoarseTokens",
+        "previous": "sciffusion.conditioners.previous:Previous",
+        "text": "sciffusion.conditioners.text:Text",
         "static": "sciffusion.conditioners.static:StaticField",
         "scalar": "sciffusion.conditioners.scalar:Scalar",
         "calendar": "sciffusion.conditioners.calendar:Calendar",

@@ -13,14 +13,17 @@ __all__ = [
     "Augment",
     "Calendar",
     "CoarseField",
+    "CoarseTokens",
     "Condition",
     "Position",
+    "Previous",
     "Scalar",
     "Settings",
     "Source",
     "Split",
     "StaticField",
     "Target",
+    "Text",
     "TrainSettings",
     "Variable",
 ]
@@ -84,6 +87,47 @@ class CoarseField(Settings):
     align: Align = Field(default="exact", description=ALIGN)
 
 
+class CoarseTokens(CoarseField):
+    """A coarse field as a sequence of tokens, one per patch of the fine grid, for cross-attention."""
+
+    kind: Literal["coarse-tokens"] = "coarse-tokens"  # type: ignore[assignment]
+    patch: int = Field(default=8, ge=1, description="cells of the fine grid a side that make a token")
+    width: int = Field(default=128, ge=8, description="features of a token; the same for all conditions with tokens")
+
+
+class Text(Settings):
+    """A text per case through a frozen sentence encoder (the extra sciffusion[text]), as tokens for cross-attention."""
+
+    kind: Literal["text"] = "text"
+    source: Source | None = Field(
+        default=None, description="files with a text per case; null: texts are made from the target's regimes"
+    )
+    variables: list[str] = Field(
+        default=["prompt"], min_length=1, max_length=1, description="variable that holds the texts"
+    )
+    regimes: list[str] | None = Field(
+        default=None, description="target variables whose mean and variability make the texts; null: the first"
+    )
+    align: Align = Field(default="exact", description=ALIGN)
+    tokens: int = Field(default=32, ge=4, description="longest text, in tokens of the encoder")
+    width: int = Field(default=128, ge=8, description="features of a token; the same for all conditions with tokens")
+
+
+class Previous(Settings):
+    """Earlier states of the target (or of a source), on the target's grid: what a forecast starts from."""
+
+    kind: Literal["previous"] = "previous"
+    source: Source | None = Field(default=None, description="files of the states; null: the target's own")
+    variables: list[str] | None = Field(default=None, description="variables of the states; null: the target's")
+    dim: str = Field(default="time", description="case dim along which they are earlier")
+    lags: list[int] = Field(default=[1], min_length=1, description="how many entries earlier; 1 is the one before")
+    noise: float = Field(
+        default=0.0,
+        ge=0,
+        description="training adds noise of uniform level up to this many sds, told to the network; members have none",
+    )
+
+
 class StaticField(Settings):
     """Fields without time (orography, land fraction) on the target's grid or regridded to it; kept in the emulator."""
 
@@ -119,7 +163,10 @@ class Position(Settings):
     frequencies: int = Field(default=4, ge=1, description="Fourier frequencies per axis")
 
 
-Condition = Annotated[CoarseField | StaticField | Scalar | Calendar | Position, Field(discriminator="kind")]
+Condition = Annotated[
+    CoarseField | CoarseTokens | StaticField | Scalar | Calendar | Position | Previous | Text,
+    Field(discriminator="kind"),
+]
 
 
 class Split(Settings):

@@ -39,7 +39,7 @@ class UNetSettings(Settings):
     channels: int = Field(default=64, ge=4, description="width of the outermost level")
     multipliers: list[int] = Field(default=[1, 2, 4], min_length=1, description="width of each level over channels")
     blocks: int = Field(default=2, ge=1, description="residual blocks per level and side")
-    attention: list[int] = Field(default=[], description="levels (0 is outermost) with self-attention")
+    attention: list[int] = Field(default=[], description="levels with attention: 0 outermost, -1 innermost")
     patch: int = Field(default=1, ge=1, description="side of the patches folded into channels by the stem")
     dropout: float = Field(default=0.1, ge=0, lt=1, description="share of activations dropped in training")
     embedding: int = Field(default=128, ge=8, description="width of the noise-level and vector embedding")

@@ -58,7 +58,12 @@ def test_dates_and_years_stay_labels(tmp_path):
         ("steps: 100", "stepps: 100", 18, ["train.stepps", "unknown setting", "did you mean 'steps'"]),
         ("steps: 100", "steps: many", 18, ["train.steps", "integer"]),
         ("channels: 32", "channels: 2", 16, ["stages.denoiser.network.channels", "greater"]),
-        ("baseline: coarse", "baseline: corse", 15, ["'corse' is no coarse condition", "known: coarse"]),
+        (
+            "baseline: coarse",
+            "baseline: corse",
+            15,
+            ["'corse' is no coarse condition or previous state", "known: coarse"],
+        ),
         ("kind: coarse", "kind: corse", 9, ["conditions.coarse", "kind", "'static'"]),
         ("kind: coarse, ", "", 9, ["conditions.coarse", "kind is missing", "'static'"]),
         ("factor: 4", "fctor: 4", 9, ["conditions.coarse.fctor", "did you mean 'factor'"]),
@@ -154,7 +159,7 @@ def test_every_recipe_takes_the_experiment_of_another_and_says_what_it_is_for(tm
         assert about["cost"]["calls"] > 0
         experiment = load_experiment(written(tmp_path), recipe=name)
         assert experiment.recipe == name
-        assert experiment.stages[0].baseline == "coarse"
+        assert experiment.stages[0].baseline == ("previous" if name == "forecast" else "coarse")
         path = tmp_path / "again.yaml"
         path.write_text(yaml.safe_dump(experiment.model_dump(mode="json")))
         assert load_experiment(path) == experiment

@@ -17,7 +17,7 @@ from sciffusion.stopping import Stopped
 __all__ = ["main"]
 
 COMMANDS = (
-    *("demo", "init", "recipes", "train", "distill", "generate", "evaluate"),
+    *("demo", "init", "recipes", "train", "distill", "generate", "forecast", "evaluate"),
     *("inspect", "convert", "problem", "submit", "doctor"),
 )
 

@@ -62,7 +62,7 @@ class UNet(nn.Module):
         self.context_channels = context_channels
         preserving = settings.style == "magnitude-preserving"
         widths = [settings.channels * factor for factor in settings.multipliers]
-        _check(settings, token_features)
+        attention = _attention(settings, token_features)
         cells = settings.patch**rank
 
         def conv(channels: int, out: int, **options: Any) -> Conv:
@@ -77,7 +77,7 @@ class UNet(nn.Module):
                 settings.embedding,
                 dropout=settings.dropout,
                 norm=norm,
-                attention=level in settings.attention,
+                attention=level in attention,
                 token_features=token_features,
             )
 
@@ -131,9 +131,10 @@ class UNet(nn.Module):
         return self
 
 
-def _check(settings: UNetSettings, token_features: int) -> None:
+def _attention(settings: UNetSettings, token_features: int) -> list[int]:
+    """The levels with attention, counted from the outermost."""
     levels = len(settings.multipliers)
-    if any(level not in range(levels) for level in settings.attention):
+    if any(level not in range(-levels, levels) for level in settings.attention):
         raise SciffusionError(
             f"attention at levels {settings.attention}, but the UNet has levels 0 to {levels - 1}",
             "list levels below the number of multipliers",
@@ -141,5 +142,6 @@ def _check(settings: UNetSettings, token_features: int) -> None:
     if token_features and not settings.attention:
         raise SciffusionError(
             "a condition gives tokens, and the UNet has no attention to read them",
-            f"set network.attention, for example to [{levels - 1}]",
+            "set network.attention, for example to [-1], the innermost level",
         )
+    return [level % levels for level in settings.attention]

@@ -17,6 +17,7 @@ from sciffusion.errors import SciffusionError
 __all__ = ["ABOUT", "about", "adopt", "load", "merge", "names"]
 
 ABOUT = ("description", "suits", "cost")
+HINTS = ("replaces",)  # of a recipe, for `adopt` alone
 
 
 def names() -> dict[str, str]:
@@ -31,7 +32,7 @@ def load(name: str) -> dict[str, Any]:
         near = difflib.get_close_matches(name, known, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise SciffusionError(f"recipe: no recipe is called {name!r}", f"{hint}known: {', '.join(known)}")
-    return {key: value for key, value in _read(name).items() if key not in ABOUT}
+    return {key: value for key, value in _read(name).items() if key not in (*ABOUT, *HINTS)}
 
 
 def about(name: str) -> dict[str, Any]:
@@ -45,20 +46,24 @@ def adopt(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
 
     What the user's stages say of the data goes where the recipe has its place: the baseline to the first stage, the
     constraint to the last, the network to every stage that has one of its kind. Other entries of stages are the old
-    recipe's, and go.
+    recipe's, and go. What the recipe says itself of baseline and constraint stays, and conditions of kinds that it
+    ``replaces`` go.
     """
     if str(settings.get("recipe", "edm")) == name:
         return dict(settings)
     mine = {key: value for entry in settings.get("stages", []) for key, value in entry.items() if value is not None}
-    stages: list[dict[str, Any]] = [{"name": entry["name"]} for entry in load(name)["stages"]]
-    for entry, row in zip(stages, load(name)["stages"], strict=True):
+    rows = load(name)["stages"]
+    stages: list[dict[str, Any]] = [{"name": row["name"]} for row in rows]
+    for entry, row in zip(stages, rows, strict=True):
         if "network" in mine and _same_kind(mine["network"], row.get("network", {})):
             entry["network"] = mine["network"]
-    if "baseline" in mine:
+    if "baseline" in mine and "baseline" not in rows[0]:
         stages[0]["baseline"] = next(e["baseline"] for e in settings["stages"] if e.get("baseline"))
-    if "constraint" in mine:
+    if "constraint" in mine and "constraint" not in rows[-1]:
         stages[-1]["constraint"] = mine["constraint"]
-    return {**settings, "recipe": name, "stages": stages}
+    gone = _read(name).get("replaces", [])
+    kept = {key: entry for key, entry in settings.get("conditions", {}).items() if entry.get("kind") not in gone}
+    return {**settings, "recipe": name, "conditions": kept, "stages": stages}
 
 
 def _same_kind(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:

@@ -181,6 +181,10 @@ def build_baselines(experiment: config.Experiment, data: ExperimentData, stage: 
         return built
     coarse: dict[str, Any] = {name: stage.readers[name]}
     pairs = ((_field(data, codec, case), coarse[name].baseline(data.conditions[name], case)) for case in cases)
+    guess = coarse[name]
+    if not isinstance(guess, CoarseField):
+        built["persistence"] = InterpolationStage.fit(codec, coarse, name, pairs)
+        return built
     built["interpolation"] = InterpolationStage.fit(codec, coarse, name, pairs)
     if cells > LARGEST:
         log.info("no linear, quantile-mapping and analogues baselines: %d cells are more than %d", cells, LARGEST)

@@ -67,7 +67,7 @@ def test_a_sample_is_complete_and_finite(made):
     item = samples(made)[1]
     assert item["z"].shape == item["valid"].shape == item["mask"].shape == (2, 19, 36)
     assert set(leaves(item)) == {
-        *("case", "z", "valid", "mask", "area"),
+        *("case", "fold", "z", "valid", "mask", "area"),
         *("coarse.channels", "land.channels", "forcing.vector", "clock.channels", "clock.vector", "where.channels"),
     }
     assert all(torch.isfinite(value.float()).all() for value in leaves(item).values())
