@@ -275,6 +275,18 @@ def test_a_missing_value_is_no_observation():
         torch.testing.assert_close(by_name(name)(prior, everywhere, gappy, 0.1)(x, s), few(x, s))
 
 
+@pytest.mark.parametrize("name", ["mmps", "tmpd", "pigdm", "dps", "replacement"])
+def test_nothing_observed_is_no_guidance(name):
+    """For one sample of the batch; the other has its observations."""
+    problem = small()
+    x, s = problem.start(2), torch.tensor([0.1, 3.0], dtype=DOUBLE)
+    y = torch.stack([torch.full_like(problem.y[0], torch.nan), problem.y[0]])
+    prior = problem.field.denoiser()
+    guided = by_name(name)(prior, problem.operator, y, problem.variance)(x, s)
+    torch.testing.assert_close(guided[0], prior(x, s)[0])
+    torch.testing.assert_close(guided[1:], problem.guided(by_name(name))(x[1:], s[1:]))
+
+
 def test_a_mask_is_the_points_that_it_shows():
     """Gap filling: what the mask hides is no observation, whatever value stands there."""
     problem, valid = half()

@@ -147,6 +147,23 @@ def test_velocity_is_minus_edm_and_flow_is_noise_minus_field():
     torch.testing.assert_close(target("flow"), z - x0)
 
 
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [
+        *((name, paths.Trigonometric()) for name in ("edm", "epsilon", "x0", "velocity")),
+        ("flow", paths.RectifiedFlow()),
+    ],
+)
+def test_a_network_is_shown_the_papers_own_x_t(name, path):
+    """c_in x is alpha x0 + s z of a variance-preserving path, whichever it is, or of the flow."""
+    sigma = torch.logspace(-2, 2, 9, dtype=torch.float64)
+    x = torch.randn(9, 1, 3, generator=seeded(), dtype=torch.float64)
+    _, _, c_in, c_noise = parameterization.by_name(name, clock=path.time)(sigma)
+    torch.testing.assert_close(c_in[:, None, None] * x, path.from_frame(x, sigma))
+    torch.testing.assert_close(path.level(c_noise), sigma)
+    torch.testing.assert_close(parameterization.by_name(name)(sigma)[3], sigma.log() / 4)
+
+
 @pytest.mark.parametrize("name", ["edm", "velocity"])
 @pytest.mark.parametrize("dof", [float("inf"), 5.0])
 def test_input_and_target_have_unit_variance(name, dof):
