@@ -148,15 +148,12 @@ def generate(
     )
     kept = None if keep is None else numbers[: keep.members]
     if keep is not None:
-        who["keep"] = keep.to_json() | {"of": _spelt(numbers)}
-    coherence = None
-    if time_coherence is not None:
-        data = [conditions] if isinstance(conditions, xr.Dataset) else conditions.values()
-        coherence = Coherence.parse(str(time_coherence), check.cases, [*data, *check.conditions.values()])
+        who["keep"] = keep.to_json(numbers)
+    coherence = None if time_coherence is None else _coherence(time_coherence, conditions, check)
+    if coherence is not None:
         check = replace(check, cases=[coherence.applied(case) for case in check.cases])
         template = template.assign_attrs(time_coherence=str(coherence))
         who["time_coherence"] = coherence.to_json()
-        log.info("time coherence: %s", coherence)
     wanted = Wanted(template, numbers, dims, who, allow_mixed, fsync, kept)
     if target.finished(wanted):
         log.info("%s is complete already", target.path)
@@ -190,8 +187,7 @@ def generate(
         if coherence is not None:
             record_coherence(ensemble, coherence, check.cases, len(numbers if kept is None else kept))
 
-    closed = closing.rest()
-    if ensemble.completed().all() and closed:
+    if closing.rest() and ensemble.completed().all():
         target.publish(ensemble, kept, finish)
         log.info("%s is complete", target.path)
     elif deadline is not None:
@@ -201,6 +197,14 @@ def generate(
     return target.path
 
 
+def _coherence(asked: str | float, conditions: Conditions, check: Check) -> Coherence:
+    """What was asked for, in steps of all conditions given, not only of the cases chosen."""
+    given = [conditions] if isinstance(conditions, xr.Dataset) else list(conditions.values())
+    coherence = Coherence.parse(str(asked), check.cases, [*given, *check.conditions.values()])
+    log.info("time coherence: %s", coherence)
+    return coherence
+
+
 def _publish_part(target: Target, ensemble: EnsembleStore, deadline: float) -> None:
     """Put what is complete in place. Raises SciffusionError when nothing is."""
     count, of = target.publish_part(ensemble), len(ensemble.members)
@@ -208,13 +212,6 @@ def _publish_part(target: Target, ensemble: EnsembleStore, deadline: float) -> N
         what = f"no member was complete for all cases within {durations.clock(deadline)}"
         raise SciffusionError(what, "what was made is kept: the same command goes on")
     log.info("%s holds %d of %d members; the same command goes on with the others", target.path, count, of)
-
-
-def _spelt(members: Sequence[int]) -> str:
-    """Numbers of members in words: 0-99, or all of them."""
-    if list(members) == list(range(members[0], members[0] + len(members))):
-        return f"{members[0]}-{members[-1]}"
-    return ",".join(map(str, members))
 
 
 def _ordered(check: Check, emulator: Emulator) -> tuple[Check, xr.Dataset, tuple[str, ...]]:

@@ -1,7 +1,7 @@
 """What to keep of every case: statistics over its members, and how many of the members themselves."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -54,9 +54,12 @@ class Keep:
         quantiles = {QUANTILES: LEVEL} if self.quantiles else {}
         return {name: STATISTICS[name] for name in self.statistics} | quantiles
 
-    def to_json(self) -> dict[str, Any]:
-        """As part of an ensemble's identity."""
-        return {"statistics": list(self.statistics), "quantiles": list(self.quantiles), "members": self.members}
+    def to_json(self, members: Sequence[int]) -> dict[str, Any]:
+        """As part of the identity of an ensemble of ``members``."""
+        consecutive = list(members) == list(range(members[0], members[0] + len(members)))
+        of = f"{members[0]}-{members[-1]}" if consecutive else ",".join(map(str, members))
+        kept = {"statistics": list(self.statistics), "quantiles": list(self.quantiles), "members": self.members}
+        return {**kept, "of": of}
 
     def reduce(self, members: NDArray[Any]) -> dict[str, NDArray[np.float64]]:
         """Statistics over the first axis of ``members`` (member, *cells), in float64.

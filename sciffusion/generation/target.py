@@ -153,7 +153,10 @@ class Target:
         if self.making and is_ensemble_store(self.path) and not (self.overwrite or is_ensemble_store(self.work)):
             new, store = temporary(self.work, "new"), EnsembleStore(self.path)
             excerpt(store, new, store.members)
-            new.rename(self.work)
+            try:
+                new.rename(self.work)
+            except OSError:  # another job was faster
+                remove(new)
 
     def _made(self, wanted: Wanted, batch_size: Callable[[], int]) -> EnsembleStore:
         execution = {"batch_size": None} | execution_of(wanted.identity)
@@ -219,8 +222,10 @@ class Target:
         The store stays where it is, to be gone on with. With several processes the last one has the most.
         """
         with store.lock(wait=True) as mine, uninterrupted(), writing(self.path):
+            if not mine:  # another process has made the last item, and put all in place
+                return len(EnsembleStore(self.path).members)
             members = [member for member, done in zip(store.members, store.completed(), strict=True) if done.all()]
-            if mine and members and not self._has(members):
+            if members and not self._has(members):
                 self._put(store, members)
             return len(members)
 
