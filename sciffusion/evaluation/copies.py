@@ -7,7 +7,8 @@ members are exchangeable with the truth, it is close as often as any of them.
 """
 
 from dataclasses import dataclass
-from itertools import chain, islice
+from functools import cached_property
+from itertools import islice
 
 import numpy as np
 from scipy import special
@@ -60,16 +61,33 @@ def chance_of_twins(pairs: float, degrees: float) -> float:
 
 @dataclass(frozen=True)
 class Memorisation:
-    """Distances to the nearest of ``fields`` (field, cell), the training data at ``cells`` (cell,) of the grid."""
+    """Distances to the nearest training field, at ``cells`` (cell,) of the grid.
+
+    ``fields`` (field, cell) are the training data less their mean ``centre`` (cell,), so that no digits are lost.
+    """
 
     cells: np.ndarray
+    centre: np.ndarray
     fields: np.ndarray
+
+    @classmethod
+    def of(cls, cells: np.ndarray, fields: np.ndarray) -> "Memorisation":
+        """Centre ``fields`` (field, cell) in place and leave out the cells that any of them lacks."""
+        known = np.isfinite(fields).all(axis=0)
+        fields = fields if known.all() else fields[:, known]
+        centre = fields.sum(axis=0, dtype=np.float64).astype(fields.dtype) / max(len(fields), 1)
+        fields -= centre
+        return cls(cells[known], centre, fields)
+
+    @cached_property
+    def lengths(self) -> np.ndarray:
+        """Squared length of every field, (field,)."""
+        return np.asarray(np.einsum("fc,fc->f", self.fields, self.fields))
 
     def measure(self, pair: Pair) -> Sums:
         """Distances of one case, and which of them are close."""
-        rows = np.stack([field.reshape(-1)[self.cells] for field in chain([pair.truth], pair.members)])
-        use = np.isfinite(rows).all(axis=0) & np.isfinite(self.fields).all(axis=0)
-        distance = nearest(rows[:, use], self.fields[:, use])
+        rows = np.stack([one.reshape(-1)[self.cells] for one in (pair.truth, *pair.members)]) - self.centre
+        distance = self._nearest(rows.astype(self.fields.dtype))
         close = distance < distance.max() / 2
         found = {
             "truth": distance[0],
@@ -79,6 +97,14 @@ class Memorisation:
             "size": len(close) - 1,
         }
         return Sums(by_case={f"training_{name}": np.asarray(value, dtype=np.float64) for name, value in found.items()})
+
+    def _nearest(self, rows: np.ndarray) -> np.ndarray:
+        """Root mean square distance of ``rows`` (n, cell) to the nearest field, (n,); cells with a gap are left out."""
+        use = np.isfinite(rows).all(axis=0)
+        if not use.all():
+            return nearest(rows[:, use], self.fields[:, use])
+        square = np.einsum("nc,nc->n", rows, rows)[:, None] + self.lengths - 2 * rows @ self.fields.T
+        return np.asarray(np.sqrt(np.maximum(square.min(axis=1), 0) / max(rows.shape[1], 1)))
 
 
 def nearest(rows: np.ndarray, fields: np.ndarray) -> np.ndarray:

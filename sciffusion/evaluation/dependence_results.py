@@ -9,6 +9,7 @@ import xarray as xr
 from sciffusion.evaluation import neighbours
 from sciffusion.evaluation.bootstrap import persistence
 from sciffusion.evaluation.copies import chance_of_twins
+from sciffusion.evaluation.coverage import CLASSES
 from sciffusion.evaluation.prerank import EXTREMES, chance_of_few, chance_of_mean
 from sciffusion.evaluation.results import BOUNDS, Results
 from sciffusion.evaluation.seams import Seam, comb
@@ -24,7 +25,14 @@ Read = Callable[[Tally, str, str], np.ndarray | float | None]  # of a tally, its
 
 def tables(results: Results) -> list[xr.Dataset]:
     """All of them."""
-    return [_neighbours(results), _seams(results), _copies(results), _extremes(results), _timing(results)]
+    return [
+        _neighbours(results),
+        _coverage(results),
+        _seams(results),
+        _copies(results),
+        _extremes(results),
+        _timing(results),
+    ]
 
 
 def _dataset(results: Results, entries: Entries, **coords: object) -> xr.Dataset:
@@ -60,6 +68,30 @@ def _blocks(results: Results, field: str) -> int:
         return 0
     used = int((sums["crps_weight"].sum(axis=0) > 0).sum())
     return len(sums["crps_weight"]) // results.lengths[field] if plan.over_cases else used
+
+
+def _coverage(results: Results) -> xr.Dataset:
+    def read(part: str, tally: Tally, *_: str) -> np.ndarray:
+        area, value = (tally.stacked(f"coverage_{name}").sum(axis=0) for name in ("area", part))
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.asarray(value / area)
+
+    entries: Entries = {
+        f"truth_{part}_members": (
+            partial(read, part),
+            f"share of the truth {part} all members",
+            ("intensity",),
+        )
+        for part in ("below", "above")
+    }
+    ds = _dataset(results, entries, intensity=list(range(len(CLASSES) - 1)))
+    members = np.array([results.panel.members.get(system, 0) for system in results.systems], dtype=np.float64)
+    ds["expected_beyond"] = (("system",), 1 / (members + 1), {"long_name": "what either share is if members are right"})
+    ds["intensity_low"] = (("intensity",), [np.nan, *CLASSES[1:-1]])
+    ds["intensity_low"].attrs["long_name"] = (
+        "lower edge of the class of the mean of members and truth, in sd from the mean"
+    )
+    return ds
 
 
 def _seams(results: Results) -> xr.Dataset:

@@ -12,6 +12,7 @@ from sciffusion.evaluation.backend import NUMPY, Backend
 from sciffusion.evaluation.calibration import BinnedSpread
 from sciffusion.evaluation.consistency import CoarseConsistency
 from sciffusion.evaluation.copies import Copies, Memorisation
+from sciffusion.evaluation.coverage import Coverage
 from sciffusion.evaluation.crps import Estimator
 from sciffusion.evaluation.distributions import Distribution
 from sciffusion.evaluation.domain import Domain
@@ -216,6 +217,7 @@ class Panel:
             Distribution(weights, marks.centre, marks.scale),
             Exceedance(weights, regions, marks.thresholds),
             Multivariate(weights, self.domain.grid.periodic, self.estimator),
+            Coverage(weights, marks.centre, marks.scale),
             Neighbours(weights, regions, wraps),
             Seams(wraps),
             Copies(),

@@ -1,7 +1,6 @@
 """The training data as something to compare with: every field of them, at a fixed sample of cells."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 import xarray as xr
@@ -14,6 +13,7 @@ from sciffusion.fields.grid import Grid
 __all__ = ["memories"]
 
 CELLS = 1024  # of a training field that are kept, in single precision
+AT_ONCE = 1 << 22  # values that are read at a time
 MOST = 50_000  # training fields that are kept, evenly spaced: 200 MB
 
 
@@ -28,18 +28,18 @@ def memories(
     if not held:
         return {}
     source = Source.of("the training data", renamed, layout, grid, deterministic=True).in_units_of(reference)
-    return {one.label: _memory(source, layout, grid, one) for one in held}
+    found = {one.label: _memory(source, grid, one) for one in held}
+    return {label: memory for label, memory in found.items() if memory.fields.size}
 
 
-def _memory(source: Source, layout: Layout, grid: Grid, one: Field) -> Memorisation:
-    """Every dim of the training data that is neither the grid's nor a level is a case."""
-    dims = [str(dim) for dim in source.ds[one.variable].dims]
-    cases = tuple(dim for dim in dims if dim not in (*grid.dims, *layout.channels))
-    own = replace(layout, member=None, cases=cases)
-    found = own.case_list(source.ds[[one.variable]])
-    step = -(-len(found) // MOST)
-    cells = sample_cells(int(np.prod(grid.shape)), CELLS)
-    reader = replace(source, layout=own)
-    read = (reader.read(one, case) for case in found[::step])
-    rows = [field[0].reshape(-1)[cells].astype(np.float32) for field in read if field is not None]
-    return Memorisation(cells, np.stack([row for row in rows if np.isfinite(row).any()]))
+def _memory(source: Source, grid: Grid, one: Field) -> Memorisation:
+    """Every dim of the training data that is neither the grid's nor a level is a case; read a few at a time."""
+    array = source.ds[one.variable].sel({dim: value for dim, value in one.level.items() if dim in source.ds.dims})
+    lead = [str(dim) for dim in array.dims if dim not in grid.dims] or ["case"]
+    array = array.transpose(*lead, *grid.dims) if lead[0] in array.dims else array.expand_dims("case")
+    size = int(np.prod(grid.shape))
+    cells, step = sample_cells(size, CELLS), max(1, AT_ONCE // (array[:1].size or 1))
+    parts = [array[i : i + step].values.reshape(-1, size)[:, cells] for i in range(0, len(array), step)]
+    rows = np.concatenate([part.astype(np.float32) for part in parts])
+    rows = rows[np.isfinite(rows).any(axis=1)]
+    return Memorisation.of(cells, rows[:: max(1, -(-len(rows) // MOST))])

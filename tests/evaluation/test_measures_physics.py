@@ -13,10 +13,13 @@ from sciffusion.evaluation import (
     lag_correlation,
     positivity,
     spatial_autocorrelation,
+    structure_function,
     training_distance,
     variable_correlation,
 )
 from sciffusion.evaluation.copies import Copies
+from sciffusion.evaluation.coverage import Coverage
+from sciffusion.evaluation.increments import Increments
 from sciffusion.evaluation.prerank import chance_of_few, chance_of_mean
 from sciffusion.evaluation.score import Pair
 from sciffusion.evaluation.seams import Seams, comb
@@ -162,3 +165,21 @@ def test_chances_are_those_of_the_binomial_and_of_uniform_means():
     assert chance_of_few(0, np.array([0.2, 0.0, 0.5])) == pytest.approx(0.4)
     assert chance_of_mean(0.5, 30) == 1
     assert chance_of_mean(0.5 + 1.959964 / np.sqrt(12 * 30), 30) == pytest.approx(0.05, rel=1e-4)
+
+
+def test_mergeable_increments_are_the_structure_functions():
+    draws = np.random.default_rng(0).normal(size=(4, 20, 24)).cumsum(axis=2)
+    sums = Increments(np.ones((20, 24)), (False, True), 0.0, 1.0).measure(Pair.of(draws[1:], draws[0])).total
+    found = sums["lag_square_members"] / sums["lag_weight_members"]
+    field = xr.DataArray(draws[1:], dims=("member", "y", "x"))
+    exact = structure_function(field, [1, 2, 4, 8], [2], ["y", "x"], periodic=["x"]).mean("member")
+    np.testing.assert_allclose(found, exact.sel(order=2).transpose("direction", "lag"), rtol=1e-12)
+
+
+def test_truth_falls_beyond_exchangeable_members_equally_in_every_class():
+    draws = np.random.default_rng(0).normal(size=(10, 200, 300)) + 2 * np.random.default_rng(1).normal(size=(200, 300))
+    sums = Coverage(np.ones((200, 300)), 0.0, np.sqrt(5)).measure(Pair.of(draws[1:], draws[0])).by_case
+    for part in ("below", "above"):
+        share = sums[f"coverage_{part}"] / sums["coverage_area"]
+        error = np.sqrt(0.09 / sums["coverage_area"])
+        assert (np.abs(share - 0.1) < 4 * error).all()

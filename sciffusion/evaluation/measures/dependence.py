@@ -7,8 +7,9 @@ import numpy as np
 import xarray as xr
 
 from sciffusion.errors import SciffusionError
+from sciffusion.evaluation.increments import lags_of
 from sciffusion.evaluation.lags import lagged
-from sciffusion.evaluation.measures.places import grid_of, lags_of, mapped, with_distances
+from sciffusion.evaluation.measures.places import grid_of, mapped, with_distances
 
 __all__ = ["lag_correlation", "spatial_autocorrelation", "variable_correlation"]
 
@@ -25,7 +26,7 @@ def spatial_autocorrelation(
     The sum of products of pairs over the mean of their squares; ``distance`` (direction, lag) is a coordinate.
     """
     grid = grid_of(field, dims, periodic)
-    steps = lags_of(grid) if lags is None else list(lags)
+    steps = lags_of(grid.shape) if lags is None else list(lags)
     sizes = {"direction": grid.rank, "lag": len(steps)}
     found = mapped(partial(_autocorrelation, grid.periodic, steps), [field], grid.dims, sizes)
     return with_distances(found, grid, steps).assign_attrs(long_name="spatial autocorrelation", units="1")

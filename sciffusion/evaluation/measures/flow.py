@@ -11,8 +11,9 @@ import numpy as np
 import xarray as xr
 
 from sciffusion.errors import SciffusionError
+from sciffusion.evaluation.increments import lags_of
 from sciffusion.evaluation.lags import lagged
-from sciffusion.evaluation.measures.places import grid_of, lags_of, mapped, with_distances
+from sciffusion.evaluation.measures.places import grid_of, mapped, with_distances
 from sciffusion.evaluation.spectra import EARTH_RADIUS
 from sciffusion.fields.grid import Grid
 
@@ -85,7 +86,7 @@ def structure_function(
     out.
     """
     grid = grid_of(field, dims, periodic)
-    steps = lags_of(grid) if lags is None else list(lags)
+    steps = lags_of(grid.shape) if lags is None else list(lags)
     sizes = {"direction": grid.rank, "order": len(orders), "lag": len(steps)}
     function = partial(_moments, grid.periodic, steps, orders, absolute)
     return with_distances(mapped(function, [field], grid.dims, sizes), grid, steps).assign_coords(order=list(orders))

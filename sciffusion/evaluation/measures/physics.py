@@ -94,8 +94,10 @@ def conditional_coverage(
 ) -> xr.Dataset:
     """How often the truth lies between the lowest and the highest member, in classes of ``by``.
 
-    ``by`` is a regime index, the terrain height, the coarse input, the ensemble mean: anything known before the truth
-    (classes of the truth itself are biased by construction). It broadcasts against the reference; ``edges`` cut it.
+    ``by`` is a regime index, the terrain height, the coarse input: anything that neither truth nor members are part of.
+    Classes of the truth or of the ensemble mean are biased by construction; for intensity take the mean of members and
+    truth together (Bellier et al. 2017, doi:10.1175/MWR-D-16-0487.1). It broadcasts against the reference and is cut
+    by ``edges``.
 
     Returns
     -------

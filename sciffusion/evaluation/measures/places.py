@@ -10,7 +10,7 @@ from sciffusion.evaluation.layout import Layout
 from sciffusion.fields.grid import Grid
 from sciffusion.fields.roles import geometry_of, wraps_around
 
-__all__ = ["grid_of", "lags_of", "mapped", "with_distances"]
+__all__ = ["grid_of", "mapped", "with_distances"]
 
 
 def grid_of(field: xr.DataArray, dims: Sequence[str] | None = None, periodic: Sequence[str] | None = None) -> Grid:
@@ -40,12 +40,6 @@ def mapped(
         keep_attrs=False,
     )
     return result
-
-
-def lags_of(grid: Grid) -> list[int]:
-    """1, 2, 4, ... cells, up to a quarter of the shortest dim."""
-    most = max(1, min(grid.shape) // 4)
-    return [2**i for i in range(int(np.log2(most)) + 1)]
 
 
 def with_distances(values: xr.DataArray, grid: Grid, lags: Sequence[int]) -> xr.DataArray:

@@ -25,8 +25,8 @@ RULES: tuple[Rule, ...] = (
 
 def findings(scores: xr.Dataset) -> dict[str, list[Finding]]:
     """What the rules found, by variable."""
-    variables = [str(name) for name in scores["variable"].values]
-    return {name: [one for rule in RULES for one in rule(scores.sel(variable=name))] for name in variables}
+    each = {str(name): scores.isel(variable=i) for i, name in enumerate(scores["variable"].values)}
+    return {name: [found for rule in RULES for found in rule(one)] for name, one in each.items()}
 
 
 def statements(scores: xr.Dataset) -> dict[str, list[Statement]]:
