@@ -4,6 +4,7 @@ model.json carries the schema version, the stages and the card; ``weights`` name
 ``digest`` is the SHA-256 of the rest, so that a truncated or altered folder is refused before it is used.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -25,7 +26,10 @@ MAX_JSON = 256 * 2**20  # bytes; a larger model.json is not read
 
 
 def write_model(folder: Path, description: dict[str, Any], tensors: dict[str, Tensor]) -> None:
-    """Write both files beside their targets and rename them, weights first; nothing half-written is left."""
+    """Write both files beside their targets and rename them, weights first; nothing half-written is left.
+
+    Raises OSError when the disk is full.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     weights, text = folder / f".{WEIGHTS}.{os.getpid()}", folder / f".model.json.{os.getpid()}"
     try:
@@ -39,6 +43,10 @@ def write_model(folder: Path, description: dict[str, Any], tensors: dict[str, Te
         text.write_text(json.dumps(description, indent=1, allow_nan=False) + "\n")
         weights.replace(folder / WEIGHTS)
         text.replace(folder / "model.json")
+    except SafetensorError as error:
+        if "os error 28" not in str(error):
+            raise
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder)) from error
     finally:
         weights.unlink(missing_ok=True)
         text.unlink(missing_ok=True)

@@ -1,5 +1,6 @@
 """What every command has in common, and what ``doctor`` and ``demo`` refuse or report before any work."""
 
+import errno
 import types
 
 import pytest
@@ -37,6 +38,17 @@ def test_a_traceback_can_be_asked_for(command, monkeypatch):
     monkeypatch.setenv("SCIFFUSION_TRACEBACK", "1")
     command.run = raising(SciffusionError("x.nc: empty"))
     with pytest.raises(SciffusionError):
+        cli.main(["probe"])
+
+
+def test_a_full_disk_ends_with_2_and_says_what_to_do(command, capsys, monkeypatch):
+    monkeypatch.delenv("SCIFFUSION_TRACEBACK", raising=False)
+    command.run = raising(OSError(errno.ENOSPC, "No space left on device", "run/a.ckpt"))
+    assert cli.main(["probe"]) == 2
+    said = capsys.readouterr().err
+    assert "run/a.ckpt: No space left on device\n  -> free some space" in said
+    command.run = raising(FileNotFoundError(errno.ENOENT, "No such file", "a"))
+    with pytest.raises(FileNotFoundError):
         cli.main(["probe"])
 
 

@@ -5,6 +5,7 @@ at its top level imports torch or xarray, so that ``--help`` answers at once.
 """
 
 import argparse
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -21,9 +22,11 @@ COMMANDS = (
     *("inspect", "convert", "problem", "submit", "doctor"),
 )
 
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command. Returns 0, 2 for a SciffusionError (printed without a traceback), 130 when interrupted,
+    """Run one command. Returns 0, 2 for a SciffusionError or a full disk (without a traceback), 130 when interrupted,
     85 when stopped by a signal of the batch system: "queue me again".
     """
     argv = list(sys.argv[1:] if argv is None else argv)
@@ -34,6 +37,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         if os.environ.get("SCIFFUSION_TRACEBACK"):
             raise
         print(f"sciffusion {args.command}: {error}", file=sys.stderr)
+        status = 2
+    except OSError as error:
+        if error.errno not in _FULL or os.environ.get("SCIFFUSION_TRACEBACK"):
+            raise
+        full = f"{error.filename2 or error.filename or 'writing'}: {error.strerror}"
+        mend = "free some space there; what was complete is intact, and the same command goes on"
+        print(f"sciffusion {args.command}: {SciffusionError(full, mend)}", file=sys.stderr)
         status = 2
     except KeyboardInterrupt:
         print(f"sciffusion {args.command}: interrupted; the same command resumes", file=sys.stderr)

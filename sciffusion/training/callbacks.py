@@ -53,9 +53,14 @@ class Checkpoints(pl.Callback):
         if path.exists():
             return
         temporary = self.folder / f".{path.name}.part"
-        trainer.save_checkpoint(temporary, weights_only=False)
+        try:
+            trainer.save_checkpoint(temporary, weights_only=False)
+            if trainer.is_global_zero:
+                temporary.replace(path)
+        finally:
+            if trainer.is_global_zero:
+                temporary.unlink(missing_ok=True)
         if trainer.is_global_zero:
-            temporary.replace(path)
             for old in sorted(self.folder.glob("step-*.ckpt"))[:-KEPT]:
                 old.unlink()
         trainer.strategy.barrier()

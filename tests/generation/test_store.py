@@ -3,7 +3,6 @@
 import errno
 import json
 import os
-import shutil
 
 import numpy as np
 import pytest
@@ -372,19 +371,3 @@ def fill(store):
 
 def big_template():
     return xr.Dataset({"x": (("lat", "lon"), nothing(300, 300))})
-
-
-@pytest.fixture
-def small_disk(tmp_path):
-    """Four MiB of tmpfs; needs the right to mount."""
-    import subprocess
-
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    if (
-        not shutil.which("mount")
-        or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", folder]).returncode
-    ):
-        pytest.skip("no right to mount a tmpfs here")
-    yield folder
-    subprocess.run(["umount", "--lazy", folder], check=True)

@@ -92,6 +92,21 @@ def test_two_processes_train_together(undisturbed, tmp_path):
     assert max(moved) > 0
 
 
+def test_a_full_disk_leaves_the_last_checkpoint_and_the_same_command_goes_on(undisturbed, tmp_path, small_disk):
+    (small_disk / "filler").write_bytes(bytes(4 * 2**20 - 450_000))  # room for one checkpoint of 260 kB
+    settings = tiny_experiment(undisturbed / "data.nc", small_disk / "run", steps=30, validate_every=10)
+    path = write_experiment(tmp_path / "experiment.yaml", settings)
+    done = run(path)
+    assert done.returncode == 2
+    assert "No space left on device\n  -> free some space" in done.stderr
+    checkpoints = small_disk / "run" / "checkpoints" / "denoiser"
+    assert [file.name for file in checkpoints.iterdir()] == ["step-000000010.ckpt"]
+    (small_disk / "filler").unlink()
+    done = run(path)
+    assert done.returncode == 0, done.stderr
+    assert_same(weights(undisturbed / "run"), weights(small_disk / "run"))
+
+
 def test_a_run_folder_of_another_experiment_is_refused(undisturbed):
     from sciffusion.training.run import train
 
