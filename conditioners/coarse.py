@@ -22,7 +22,7 @@ from sciffusion.conditioners.coarse_source import CoarseSource
 from sciffusion.conditioners.missing import fill, widened
 from sciffusion.conditioners.phase import phases
 from sciffusion.conditioners.ranges import Moments, beyond
-from sciffusion.conditioners.reading import noted, read
+from sciffusion.conditioners.reading import noted, read, told_names
 from sciffusion.fields.cases import Case
 from sciffusion.fields.coarsen import Interpolation, conservative, refine
 from sciffusion.fields.conventions import harmonise
@@ -205,8 +205,9 @@ class CoarseField(Conditioner):
         coarse, fine = self.source.coarse, self.source.fine
         sizes = sorted(dataset.sizes.get(str(dim), 0) for dim in dataset.dims)
         is_fine = all(size in sizes for size in self.grid.shape) and self.grid.shape != self.coarse_grid.shape
+        told = told_names(self.settings.source, dataset)
         with noted("sciffusion.fields.conventions") as notes:
-            accepted = harmonise(dataset, fine if is_fine else coarse, name=self.name)
+            accepted = harmonise(dataset, fine if is_fine else coarse, rename=told, name=self.name)
         return accepted, notes
 
     def outside(self, dataset: xr.Dataset | None, case: Case) -> list[str]:

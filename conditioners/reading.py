@@ -7,10 +7,11 @@ from contextlib import contextmanager
 import numpy as np
 import xarray as xr
 
+from sciffusion import config
 from sciffusion.errors import SciffusionError
 from sciffusion.fields.cases import Align, Case, select
 
-__all__ = ["noted", "read"]
+__all__ = ["noted", "read", "told_names"]
 
 
 def read(
@@ -47,6 +48,12 @@ def _channels(array: xr.DataArray, dims: Sequence[str], channel_dims: Sequence[s
         )
     values = array.transpose(*own, *dims).values.astype(np.float64, copy=False)
     return values.reshape(-1, *values.shape[len(own) :])
+
+
+def told_names(source: config.Source | None, ds: xr.Dataset) -> dict[str, str]:
+    """What ``rename`` of the training source says of names in ``ds`` that are still those of such files."""
+    told = source.rename if source is not None else {}
+    return {old: new for old, new in told.items() if new not in ds.variables and new not in ds.dims}
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from torch import Tensor
 from sciffusion import config
 from sciffusion.conditioners.base import Conditioner, Inputs, Training, Window
 from sciffusion.conditioners.ranges import Moments, beyond
-from sciffusion.conditioners.reading import noted, read
+from sciffusion.conditioners.reading import noted, read, told_names
 from sciffusion.errors import SciffusionError
 from sciffusion.fields.cases import Case
 from sciffusion.fields.conventions import Template, convert_units, match_names
@@ -70,8 +70,10 @@ class Scalar(Conditioner):
 
     def accept(self, dataset: xr.Dataset) -> tuple[xr.Dataset, list[str]]:
         """Rename and convert units."""
+        told = told_names(self.settings.source, dataset)
         with noted("sciffusion.fields.conventions") as notes:
-            accepted = convert_units(match_names(dataset, self.template, name=self.name), self.template, name=self.name)
+            accepted = match_names(dataset, self.template, rename=told, name=self.name)
+            accepted = convert_units(accepted, self.template, name=self.name)
         return accepted, notes
 
     def outside(self, dataset: xr.Dataset | None, case: Case) -> list[str]:

@@ -23,15 +23,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "ensembles", nargs="*", metavar="[NAME=]PATH", help="ensembles to judge, side by side: NetCDF or Zarr"
     )
-    parser.add_argument("--reference", nargs="+", metavar="PATH", help="the truth: files, globs or a store")
-    parser.add_argument("--coarse", nargs="+", metavar="PATH", help="coarse input, to check that members agree with it")
     parser.add_argument(
-        "--training", nargs="+", metavar="PATH", help="training data: its cases are scored apart, as IN-SAMPLE"
+        "--reference", action="extend", nargs="+", metavar="PATH", help="the truth: files, globs or a store"
     )
-    parser.add_argument("--baselines", nargs="+", metavar="NAME=PATH", help="ensembles to compare with")
+    parser.add_argument(
+        "--coarse", action="extend", nargs="+", metavar="PATH", help="coarse input, to check that members agree with it"
+    )
+    parser.add_argument(
+        "--training",
+        action="extend",
+        nargs="+",
+        metavar="PATH",
+        help="training data: its cases are scored apart, as IN-SAMPLE",
+    )
+    parser.add_argument(
+        "--baselines", action="extend", nargs="+", metavar="NAME=PATH", help="ensembles to compare with"
+    )
     parser.add_argument("--config", metavar="FILE.yaml", help="settings and data of an earlier evaluation")
     parser.add_argument(
         "--rename",
+        action="extend",
         nargs="+",
         default=[],
         metavar="NAME=OTHER",
@@ -50,10 +61,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def _add_settings(parser: argparse.ArgumentParser) -> None:
     """How to judge."""
     parser.add_argument(
-        "--variables", nargs="+", metavar="NAME", help="variables to score (default: all of the ensemble)"
+        "--variables",
+        action="extend",
+        nargs="+",
+        metavar="NAME",
+        help="variables to score (default: all of the ensemble)",
     )
-    parser.add_argument("--dims", nargs="+", metavar="DIM", help="grid dims, where coordinates do not tell")
-    parser.add_argument("--periodic", nargs="*", metavar="DIM", help="grid dims that wrap around")
+    parser.add_argument(
+        "--dims", action="extend", nargs="+", metavar="DIM", help="grid dims, where coordinates do not tell"
+    )
+    parser.add_argument("--periodic", action="extend", nargs="*", metavar="DIM", help="grid dims that wrap around")
     parser.add_argument("--member", metavar="DIM", help="the ensemble dim, where its name does not tell")
     parser.add_argument("--estimator", choices=("fair", "standard", "almost fair"), help="of the CRPS (fair)")
     parser.add_argument("--window", choices=("hann", "dct"), help="for spectra of open domains (hann)")

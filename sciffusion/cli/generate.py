@@ -21,15 +21,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", "-o", required=True, help="the ensemble: NAME.zarr, or NAME.nc for NetCDF4")
     parser.add_argument(
         "--conditions",
+        action="extend",
         nargs="+",
         metavar="PATH",
         help="files, globs or a store; name=path for several conditions (default: the cases that the run held out)",
     )
     parser.add_argument(
-        "--rename", nargs="+", default=[], metavar="THEIRS=OURS", help="names in the conditions' files -> trained names"
+        "--rename",
+        action="extend",
+        nargs="+",
+        default=[],
+        metavar="THEIRS=OURS",
+        help="names in the conditions' files -> trained names",
     )
     parser.add_argument(
-        "--select", nargs="+", default=[], metavar="DIM=LABEL", help="cases: dim=label, dim=first/last or dim=a,b"
+        "--select",
+        action="extend",
+        nargs="+",
+        default=[],
+        metavar="DIM=LABEL",
+        help="cases: dim=label, dim=first/last or dim=a,b",
     )
     parser.add_argument("--all-cases", action="store_true", help="without --conditions: training cases too")
     parser.add_argument("--members", default="8", help="how many (16), or which (0,3,7 or 100-199); default 8")
@@ -75,10 +86,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-verify", action="store_true", help="trust what is complete without reading it again")
     parser.add_argument("--round-bits", type=int, metavar="N", help="keep N bits of the mantissa: error below 2^-(N+1)")
     parser.add_argument(
-        "--pack", nargs="+", default=[], metavar="NAME=LOW/HIGH", help="store variables as 16-bit integers in a range"
+        "--pack",
+        action="extend",
+        nargs="+",
+        default=[],
+        metavar="NAME=LOW/HIGH",
+        help="store variables as 16-bit integers in a range",
     )
     parser.add_argument(
-        "--chunks", nargs="+", default=[], metavar="DIM=N", help="cut chunks along grid dims (default: whole fields)"
+        "--chunks",
+        action="extend",
+        nargs="+",
+        default=[],
+        metavar="DIM=N",
+        help="cut chunks along grid dims (default: whole fields)",
     )
     parser.add_argument("--fsync", action="store_true", help="wait for the disk after every item")
     parser.add_argument("--log", metavar="FILE", help="write log lines to this file as well")

@@ -21,9 +21,21 @@ EXAMPLE = "sciffusion init --target fine.zarr --coarse coarse.nc --static static
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's options."""
     add = parser.add_argument
-    add("--target", nargs="+", metavar="PATH", help="the fine field: NetCDF files, Zarr stores or globs")
-    add("--coarse", nargs="+", metavar="PATH", help="the coarse field; default: the target's own coarsening")
-    add("--static", nargs="+", metavar="PATH", help="fields without time, such as orography")
+    add(
+        "--target",
+        action="extend",
+        nargs="+",
+        metavar="PATH",
+        help="the fine field: NetCDF files, Zarr stores or globs",
+    )
+    add(
+        "--coarse",
+        action="extend",
+        nargs="+",
+        metavar="PATH",
+        help="the coarse field; default: the target's own coarsening",
+    )
+    add("--static", action="extend", nargs="+", metavar="PATH", help="fields without time, such as orography")
     add("--variables", metavar="A,B", help="target variables; default: all fields found")
     add("--dims", metavar="Y,X", help="grid dims, slowest first; default: found by attributes and names")
     add(

@@ -175,6 +175,19 @@ def test_new_data_are_renamed_converted_and_flipped_and_what_was_done_is_told(tr
     np.testing.assert_array_equal(conditioner.coarse(fine, case), conditioner.coarse(training.data, case))
 
 
+def test_names_that_the_yaml_maps_are_known_in_new_data_too(training):
+    source = config.Source(paths=["coarse.nc"], rename={"TMP_2M": "t", "rows": "latitude"})
+    coarse = coarsened(training, whole(training))
+    settings = SETTINGS.model_copy(update={"source": source, "factor": None})
+    conditioner = CoarseField.build("coarse", settings, coarse, training)
+    theirs = coarse.rename(t="TMP_2M", latitude="rows").drop_attrs()
+    accepted, _ = conditioner.accept(theirs)
+    case = training.cases[0]
+    np.testing.assert_array_equal(conditioner.coarse(accepted, case), conditioner.coarse(coarse, case))
+    extra = coarse.assign(TMP_2M=coarse.t + 1)
+    np.testing.assert_array_equal(conditioner.coarse(conditioner.accept(extra)[0], case)[2], coarse.t.isel(time=0))
+
+
 def test_values_beyond_the_training_range_are_named(training):
     conditioner = whole(training)
     case = training.cases[0]

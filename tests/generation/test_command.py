@@ -1,13 +1,12 @@
 """The command line of generation: what is asked for is what is made, and said."""
 
 import json
-import sys
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import xarray as xr
 
+from sciffusion import cli
 from sciffusion.cli import main
 from sciffusion.cli.generate import parse_members
 from sciffusion.cli.inspect import _ranges
@@ -22,8 +21,7 @@ def emulator(monkeypatch, tmp_path):
     """A fake emulator that `load` returns, with conditions in coarse.nc; the current folder is empty otherwise."""
     fake = FakeEmulator()
     fake.folders = []
-    module = SimpleNamespace(load=lambda folder: fake.folders.append(folder) or fake)
-    monkeypatch.setitem(sys.modules, "sciffusion.emulator", module)
+    monkeypatch.setattr("sciffusion.emulator.load", lambda folder: fake.folders.append(folder) or fake)
     monkeypatch.chdir(tmp_path)
     conditions().to_netcdf("coarse.nc")
     return fake
@@ -43,6 +41,15 @@ def test_generate_makes_what_is_asked_for(emulator, capsys):
     identity = json.loads(ds.attrs["sciffusion_identity"])
     assert identity["seed"] == 4
     assert (identity["sampler"]["steps"], identity["sampler"]["solver"]) == (5, "heun")
+
+
+def test_options_with_several_values_may_be_given_several_times(emulator):
+    text = "generate RUN --conditions coarse.nc --select time=2001-01-02/2001-01-03 --members 1"
+    assert command(f"{text} --select time=2001-01-01 --output e.zarr --device cpu") == 0, "the last one counts per dim"
+    assert open_ensemble("e.zarr").sizes["time"] == 1
+    both = "--rename u=wind --rename v=other"
+    parsed = cli._parser("generate").parse_args(f"generate RUN --output e.zarr {both}".split())
+    assert parsed.rename == ["u=wind", "v=other"]
 
 
 @pytest.mark.parametrize("name", ["e.zarr", "e.nc"])
