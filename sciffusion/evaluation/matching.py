@@ -154,7 +154,7 @@ def match(
     grid = grid_of(ensemble, axis)
     others = {"reference": reference, **(extras or {})}
     named = {name: _lined_up(name, array, ensemble, axis, grid) for name, array in others.items()}
-    arrays = xr.align(ensemble, *named.values(), join="inner", exclude=[axis])
+    arrays = xr.align(ensemble, *named.values(), join="inner", exclude=[axis], copy=False)
     _check_labels(ensemble, arrays[0], axis)
     aligned = dict(zip(named, arrays[1:], strict=True))
     units = str(reference.attrs.get("units", ensemble.attrs.get("units", "")))

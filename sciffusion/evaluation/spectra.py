@@ -17,6 +17,8 @@ import numpy as np
 from scipy import fft
 from scipy.special import gamma
 
+from sciffusion.evaluation.backend import NUMPY, Backend
+
 __all__ = ["EARTH_RADIUS", "Basis", "Shells", "Zonal", "half_octaves", "slope"]
 
 EARTH_RADIUS = 6371.0  # km
@@ -116,6 +118,22 @@ class Shells:
         anomaly -= (anomaly * taper).sum(axis=axes, keepdims=True) / taper.sum()
         scale = 1 / (np.sqrt((taper**2).mean()) * taper.size)
         return np.asarray(fft.rfftn(anomaly * taper, axes=axes) * scale)
+
+    def power(self, fields: np.ndarray, backend: Backend = NUMPY) -> np.ndarray:
+        """Power of ``fields`` (n, *grid) without gaps per shell, (n, shell), a few fields at a time."""
+        _, shell, multiplicity = self._modes
+        found = np.empty((len(fields), int(shell.max()) + 1))
+        taper, axes = backend.array(self._taper), tuple(range(1, len(self.shape) + 1))
+        share = taper / taper.sum()
+        scale = multiplicity / ((self._taper**2).mean() * self._taper.size**2)
+        step = max(1, 2 * backend.values // self._taper.size)
+        for start in range(0, len(fields), step):
+            x = backend.double(backend.array(fields[start : start + step]))
+            x = (x - (x * share).sum(axes).reshape(-1, *[1] * len(axes))) * taper
+            modes = backend.xp.fft.rfftn(x, None, axes)
+            power = backend.host(modes.real**2 + modes.imag**2).reshape(len(x), -1) * scale
+            found[start : start + step] = [np.bincount(shell, row) for row in power]
+        return found
 
     def gather(self, power: np.ndarray) -> np.ndarray:
         """Sum over shells, counting twice the modes whose conjugates are not stored."""
