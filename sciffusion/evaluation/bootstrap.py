@@ -6,12 +6,13 @@ cases: such an interval speaks of the sampling of space within these cases only,
 ten regions as well there is no interval, and the label gives the reason.
 """
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["LEAST_BLOCKS", "Resampling", "block_length", "persistence"]
+__all__ = ["LEAST_BLOCKS", "Resampling", "block_length", "bounds", "persistence"]
 
 LEAST_BLOCKS = 10
 Sums = Mapping[str, np.ndarray]
@@ -55,12 +56,30 @@ class Resampling:
         """Percentile interval (2,) of ``metric`` of the sums (case, region), which it gets as (resample,)."""
         if self.counts is None:
             return np.full(2, np.nan)
-        resampled = _Resampled(self, sums)
-        tail = (1 - level) / 2
-        with np.errstate(invalid="ignore", divide="ignore"):
-            values = metric(resampled)
-        values = values[np.isfinite(values)]
-        return np.quantile(values, [tail, 1 - tail]) if len(values) else np.full(2, np.nan)
+        return bounds(_quiet(metric, _Resampled(self, sums)), level)
+
+    def of_cases(self, metric: Metric, sums: Sums, level: float = 0.95) -> np.ndarray | None:
+        """Intervals (*own, 2) of ``metric`` of sums (case, *own) that have no regions; None unless cases are resampled.
+
+        The metric gets (resample, *own).
+        """
+        if self.counts is None or not self.over_cases:
+            return None
+        drawn = {name: np.tensordot(self.counts[:, :, 0], value, 1) for name, value in sums.items()}
+        return bounds(_quiet(metric, drawn), level)
+
+    @property
+    def cases_label(self) -> str:
+        """How intervals of whole fields came about."""
+        return self.label if self.over_cases else "withheld: whole fields have no regions to resample; " + self.label
+
+    def drawn(self, value: np.ndarray) -> np.ndarray | None:
+        """Resamples (resample, *own) of a sum (case, *own, region)."""
+        if self.counts is None:
+            return None
+        if self.over_cases:
+            return np.tensordot(self.counts[:, :, 0], value.sum(axis=-1), 1)
+        return np.tensordot(self.counts[:, 0], np.moveaxis(value.sum(axis=0), -1, 0), 1)
 
     def effective_blocks(self, value: np.ndarray) -> float:
         """By how many blocks a sum (case, region) is carried: (sum x)^2 / sum x^2 over what is resampled.
@@ -69,6 +88,22 @@ class Resampling:
         """
         blocks = value.sum(axis=1 if self.over_cases else 0)
         return float(blocks.sum() ** 2 / (blocks**2).sum()) if blocks.any() else 0.0
+
+
+def bounds(drawn: np.ndarray, level: float = 0.95) -> np.ndarray:
+    """Percentile interval (*own, 2) along the resamples (resample, *own), of what is finite."""
+    tails = [(1 - level) / 2, (1 + level) / 2]
+    finite = np.isfinite(drawn)
+    if finite.all():
+        return np.moveaxis(np.quantile(drawn, tails, axis=0), 0, -1)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "All-NaN slice", RuntimeWarning)
+        return np.moveaxis(np.nanquantile(np.where(finite, drawn, np.nan), tails, axis=0), 0, -1)
+
+
+def _quiet(metric: Metric, sums: Sums) -> np.ndarray:
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return metric(sums)
 
 
 class _Resampled(Mapping[str, np.ndarray]):

@@ -7,7 +7,9 @@ import numpy as np
 
 from sciffusion.evaluation.tally import Sums
 
-__all__ = ["METRICS", "CoarseConsistency"]
+__all__ = ["METRICS", "SUMS", "CoarseConsistency"]
+
+NAMES = ("weight", "difference", "squared", "coarse", "squared_coarse")
 
 Coarsen = Callable[[np.ndarray], np.ndarray]
 
@@ -21,15 +23,15 @@ class CoarseConsistency:
 
     def measure(self, members: Iterable[np.ndarray], coarse: np.ndarray) -> Sums:
         """Sums of one case: ``members`` (member, *grid), ``coarse`` (*coarse grid). NaN cells are left out."""
-        names = ("weight", "difference", "squared", "coarse", "squared_coarse")
-        total, largest = dict.fromkeys(names, np.zeros(())), np.zeros(())
+        total, largest = dict.fromkeys(NAMES, np.zeros(())), np.zeros(())
         for member in members:
             d = self.coarsen(member.astype(np.float64)) - coarse
             use = np.isfinite(d)
             values = (np.ones(int(use.sum())), d[use], d[use] ** 2, coarse[use], coarse[use].astype(np.float64) ** 2)
-            total = {n: total[n] + (v * self.weights[use]).sum() for n, v in zip(names, values, strict=True)}
+            total = {n: total[n] + (v * self.weights[use]).sum() for n, v in zip(NAMES, values, strict=True)}
             largest = np.fmax(largest, np.abs(d[use]).max(initial=0))
-        return Sums(total={f"coarse_{n}": np.asarray(v) for n, v in total.items()}, maximum={"coarse_largest": largest})
+        sums = {f"coarse_{name}": np.asarray(value) for name, value in total.items()}
+        return Sums(by_case=sums, maximum={"coarse_largest": largest})
 
 
 def _sd(s: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -37,6 +39,7 @@ def _sd(s: Mapping[str, np.ndarray]) -> np.ndarray:
     return np.asarray(np.sqrt(np.maximum(s["coarse_squared_coarse"] / s["coarse_weight"] - mean**2, 0)))
 
 
+SUMS = tuple(f"coarse_{name}" for name in NAMES)
 METRICS: dict[str, tuple[Callable[[Mapping[str, np.ndarray]], np.ndarray], str]] = {
     "coarse_rms": (
         lambda s: np.sqrt(s["coarse_squared"] / s["coarse_weight"]) / _sd(s),

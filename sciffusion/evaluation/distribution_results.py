@@ -1,15 +1,17 @@
 """Ranks, spread against error, densities, quantiles: how values are distributed."""
 
+from collections.abc import Mapping
 from functools import partial
 
 import numpy as np
 import xarray as xr
 
-from sciffusion.evaluation.bootstrap import LEAST_BLOCKS
+from sciffusion.evaluation.bootstrap import LEAST_BLOCKS, bounds
 from sciffusion.evaluation.calibration import SPREAD_SUMS, curves
 from sciffusion.evaluation.distributions import LEVELS, Distribution, kolmogorov_smirnov, wasserstein
 from sciffusion.evaluation.exceedance import QUANTILES, ratio
 from sciffusion.evaluation.panel import Marks
+from sciffusion.evaluation.ranks import flatness
 from sciffusion.evaluation.results import BOUNDS, Results
 from sciffusion.evaluation.tally import Tally
 
@@ -17,6 +19,7 @@ __all__ = ["tables"]
 
 PAIR = ("system", "variable")
 SPREAD_BINS = 12
+RANK_TESTS = ("flat", "slope", "curvature")
 CLASSES = 80
 TAIL_TEXT = "95 % interval, joint over the tails; withheld when under ten blocks carry the truth's events"
 
@@ -40,7 +43,12 @@ def _ranks(results: Results) -> xr.Dataset:
     text = "share of the truth in each rank over that of a flat histogram"
     values = results.table(partial(_histogram, results, bins), (bins,))
     ds["rank_histogram"] = ((*PAIR, "rank"), values, {"long_name": text, "units": "1"})
-    return ds
+    ends = results.table(partial(_histogram_interval, results, bins), (bins, 2))
+    ds["rank_histogram_interval"] = ((*PAIR, "rank", "bound"), ends, {"long_name": "95 % interval of rank_histogram"})
+    chance = results.table(partial(_flatness, results), (len(RANK_TESTS),))
+    text = "chance of such a departure from a flat histogram: any, a slope (bias), a curvature (spread)"
+    ds["rank_chance"] = ((*PAIR, "rank_test"), chance, {"long_name": text, "units": "1"})
+    return ds.assign_coords(bound=BOUNDS, rank_test=list(RANK_TESTS))
 
 
 def _histogram(results: Results, size: int, system: str, field: str) -> np.ndarray | None:
@@ -48,7 +56,36 @@ def _histogram(results: Results, size: int, system: str, field: str) -> np.ndarr
     if tally is None:
         return None
     counts = tally.stacked("ranks").sum(axis=(0, 2))
-    return np.concatenate([counts / counts.sum() * len(counts), np.full(size - len(counts), np.nan)])
+    return _padded(_relative(counts), size)
+
+
+def _relative(counts: np.ndarray) -> np.ndarray:
+    """Counts (..., rank) over those of a flat histogram."""
+    return np.asarray(counts / counts.mean(axis=-1, keepdims=True))
+
+
+def _padded(values: np.ndarray, size: int) -> np.ndarray:
+    """NaN for the ranks (first axis) that a smaller ensemble has not."""
+    return np.concatenate([values, np.full((size - len(values), *values.shape[1:]), np.nan)])
+
+
+def _drawn_ranks(results: Results, system: str, field: str) -> np.ndarray | None:
+    tally = results.tally(system, field)
+    drawn = None if tally is None else results.resampling[field].drawn(tally.stacked("ranks"))
+    return None if drawn is None else _relative(drawn)
+
+
+def _histogram_interval(results: Results, size: int, system: str, field: str) -> np.ndarray | None:
+    drawn = _drawn_ranks(results, system, field)
+    return None if drawn is None else _padded(bounds(drawn), size)
+
+
+def _flatness(results: Results, system: str, field: str) -> np.ndarray | None:
+    tally, drawn = results.tally(system, field), _drawn_ranks(results, system, field)
+    if tally is None or drawn is None:
+        return None
+    chance = flatness(_relative(tally.stacked("ranks").sum(axis=(0, 2))), drawn)
+    return np.array([chance[name] for name in RANK_TESTS])
 
 
 def _binned(results: Results) -> xr.Dataset:
@@ -57,16 +94,24 @@ def _binned(results: Results) -> xr.Dataset:
     ds = xr.Dataset(coords=dict(results.coords))
     ds["spread_in_bin"] = ((*PAIR, "spread_bin"), curves[:, :, 0], {"long_name": spread})
     ds["rmse_in_bin"] = ((*PAIR, "spread_bin"), curves[:, :, 1], {"long_name": error})
-    return ds
+    ends = results.table(partial(results.of_cases, _classes, _spread_sums), (SPREAD_BINS, 2, 2))
+    for i, name in enumerate(("spread_in_bin", "rmse_in_bin")):
+        text = f"95 % interval of {name}, by resampling cases"
+        ds[f"{name}_interval"] = ((*PAIR, "spread_bin", "bound"), ends[..., i, :], {"long_name": text})
+    return ds.assign_coords(bound=BOUNDS)
 
 
 def _curve(results: Results, system: str, field: str) -> np.ndarray | None:
     tally = results.tally(system, field)
-    return None if tally is None else curves(_spread_sums(tally), SPREAD_BINS).T
+    return None if tally is None else _classes({n: s.sum(axis=0) for n, s in _spread_sums(tally).items()}).T
 
 
 def _spread_sums(tally: Tally) -> dict[str, np.ndarray]:
-    return {name: tally.stacked(name).sum(axis=0) for name in SPREAD_SUMS}
+    return {name: tally.stacked(name) for name in SPREAD_SUMS}
+
+
+def _classes(sums: Mapping[str, np.ndarray]) -> np.ndarray:
+    return curves(sums, SPREAD_BINS)
 
 
 def _distribution(results: Results, field: str) -> Distribution:

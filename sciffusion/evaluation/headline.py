@@ -7,6 +7,7 @@ import xarray as xr
 
 from sciffusion.evaluation import consistency, pointwise
 from sciffusion.evaluation.results import BOUNDS, Metric, Results
+from sciffusion.evaluation.tally import Tally
 
 __all__ = ["NAMES", "tables"]
 
@@ -19,6 +20,7 @@ NAMES = {
     "spread_skill": "sqrt((m+1)/m) x spread over RMSE of the mean (1 is calibrated)",
 }
 DIMENSIONLESS = {"spread_skill"}
+EXTREME = {"coarse_largest"}  # the largest of all has no interval by resampling
 SERIES = ("crps", "mae", "rmse", "spread_skill")
 PAIR = ("system", "variable")
 
@@ -77,6 +79,11 @@ def _ratios(results: Results) -> xr.Dataset:
             "crps_ratio": (dims, ratio, {"long_name": text, "units": "1"}),
             "crps_ratio_interval": ((*dims, "bound"), bounds, {"long_name": "95 % interval of crps_ratio, paired"}),
             "crps_skill": (dims, 1 - ratio, {"long_name": "1 - crps_ratio", "units": "1"}),
+            "crps_skill_interval": (
+                (*dims, "bound"),
+                1 - bounds[..., ::-1],
+                {"long_name": "95 % interval of crps_skill"},
+            ),
         },
         coords={"baseline": rest, "variable": list(results.fields), "bound": BOUNDS},
     )
@@ -118,12 +125,20 @@ def _series(results: Results) -> xr.Dataset:
         by_region = results.table(partial(_along_regions, results, metric), (len(regions),))
         ds[f"{name}_by_case"] = ((*PAIR, "case"), by_case, {"long_name": f"{NAMES[name]}, case by case"})
         ds[f"{name}_by_region"] = ((*PAIR, "region"), by_region, {"long_name": f"{NAMES[name]}, by region"})
+        ends = results.table(partial(_region_interval, results, metric), (len(regions), 2))
+        text = {"long_name": f"95 % interval of {name}_by_region, by resampling cases"}
+        ds[f"{name}_by_region_interval"] = ((*PAIR, "region", "bound"), ends, text)
     return ds
 
 
 def _along(metric: Metric, sums: pointwise.Named, axis: int) -> np.ndarray:
     with np.errstate(invalid="ignore", divide="ignore"):
         return metric({name: value.sum(axis=axis) for name, value in sums.items()})
+
+
+def _region_interval(results: Results, metric: Metric, system: str, field: str) -> np.ndarray | None:
+    sums = results.sums(system, field)
+    return None if sums is None else results.resampling[field].of_cases(metric, sums)
 
 
 def _along_regions(results: Results, metric: Metric, system: str, field: str) -> np.ndarray | None:
@@ -143,12 +158,30 @@ def _consistency(results: Results) -> xr.Dataset:
     ds = xr.Dataset(coords=dict(results.coords))
     for name, (metric, text) in consistency.METRICS.items():
         ds[name] = (PAIR, results.table(partial(_coarse, results, metric)), {"long_name": text, "units": "1"})
-    return ds
+        if name in EXTREME:
+            continue
+        ends = results.table(partial(_coarse_interval, results, metric), (2,))
+        ds[f"{name}_interval"] = ((*PAIR, "bound"), ends, {"long_name": f"95 % interval of {name}", "units": "1"})
+    return ds.assign_coords(bound=BOUNDS)
 
 
 def _coarse(results: Results, metric: Metric, system: str, field: str) -> float | None:
     tally = results.tally(system, field)
-    if tally is None or "coarse_weight" not in tally.total:
+    sums = {} if tally is None else _coarse_sums(tally)
+    if tally is None or not sums:
         return None
     with np.errstate(invalid="ignore", divide="ignore"):
-        return float(metric({**tally.total, **tally.maximum}))
+        return float(metric({**{name: value.sum(axis=0) for name, value in sums.items()}, **tally.maximum}))
+
+
+def _coarse_interval(results: Results, metric: Metric, system: str, field: str) -> np.ndarray | None:
+    tally = results.tally(system, field)
+    if tally is None or not _coarse_sums(tally):
+        return None
+    return results.of_cases(metric, _coarse_sums, system, field)
+
+
+def _coarse_sums(tally: Tally) -> dict[str, np.ndarray]:
+    """Sums (case,); none when there was no coarse input."""
+    known = next(iter(tally.by_case.values()), {})
+    return {name: tally.stacked(name) for name in consistency.SUMS if name in known}

@@ -1,12 +1,14 @@
 """Energy and variogram scores by case, pooled CRPS by size of block, and their ratios to the baselines."""
 
+from collections.abc import Mapping
 from functools import partial
 
 import numpy as np
 import xarray as xr
 
 from sciffusion.evaluation.multivariate import POOLS
-from sciffusion.evaluation.results import Results
+from sciffusion.evaluation.results import BOUNDS, Read, Results
+from sciffusion.evaluation.tally import Tally
 
 __all__ = ["tables"]
 
@@ -19,7 +21,36 @@ TEXTS = {
 
 def tables(results: Results) -> list[xr.Dataset]:
     """Scores that see correlations in space."""
-    return [_whole_fields(results), _pooled(results)]
+    return [_whole_fields(results), _pooled(results), _intervals(results)]
+
+
+def _intervals(results: Results) -> xr.Dataset:
+    """Of all of them, by resampling cases; whole fields have no regions to resample."""
+    ds = xr.Dataset(coords={"bound": BOUNDS, "variable": list(results.fields)})
+    reads: dict[str, tuple[Read, tuple[str, ...]]] = {name: (partial(_counted, name), ()) for name in TEXTS}
+    for name, (read, own) in (reads | {"pooled_crps": (_pools, ("pool",))}).items():
+        shape = (*(len(POOLS) for _ in own), 2)
+        plain = results.table(partial(results.of_cases, _mean_of, read), shape)
+        ratio = results.table(partial(results.paired, _mean_of, read), shape, results.systems[1:])
+        text = f"95 % interval of {name}"
+        ds[f"{name}_interval"] = ((*PAIR, *own, "bound"), plain, {"long_name": text})
+        ds[f"{name}_ratio_interval"] = (("baseline", "variable", *own, "bound"), ratio, {"long_name": f"{text}_ratio"})
+    labels = [results.resampling[field].cases_label for field in results.fields]
+    ds["case_interval_method"] = (("variable",), labels, {"long_name": "how intervals of whole fields came about"})
+    return ds
+
+
+def _counted(name: str, tally: Tally) -> dict[str, np.ndarray]:
+    value = tally.stacked(name)
+    return {"score": np.nan_to_num(value), "weight": 1.0 * np.isfinite(value)}
+
+
+def _pools(tally: Tally) -> dict[str, np.ndarray]:
+    return {"score": tally.stacked("pooled_crps"), "weight": tally.stacked("pooled_weight")}
+
+
+def _mean_of(s: Mapping[str, np.ndarray]) -> np.ndarray:
+    return np.asarray(s["score"] / s["weight"])
 
 
 def _whole_fields(results: Results) -> xr.Dataset:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from importlib import import_module
 
 import numpy as np
@@ -12,7 +12,7 @@ from sciffusion.evaluation.bootstrap import Resampling, block_length
 from sciffusion.evaluation.panel import Panel
 from sciffusion.evaluation.tally import Tally
 
-__all__ = ["BOUNDS", "Metric", "Results"]
+__all__ = ["BOUNDS", "Metric", "Read", "Results"]
 
 BOUNDS = ["lower", "upper"]
 TABLES = (
@@ -21,6 +21,7 @@ TABLES = (
 )
 Metric = Callable[[Mapping[str, np.ndarray]], np.ndarray]
 Cell = Callable[[str, str], np.ndarray | float | None]
+Read = Callable[[Tally], dict[str, np.ndarray]]
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,19 @@ class Results:
         sums = self.sums(system, field)
         return None if sums is None else self.resampling[field].interval(metric, sums)
 
+    def of_cases(self, metric: Metric, read: Read, system: str, field: str) -> np.ndarray | None:
+        """Interval (*own, 2) of a metric of sums per case (case, *own), None when cases cannot be resampled."""
+        tally = self.tally(system, field)
+        return None if tally is None else self.resampling[field].of_cases(metric, read(tally))
+
+    def paired(self, metric: Metric, read: Read, system: str, field: str) -> np.ndarray | None:
+        """The same of the ratio of the ensemble's metric over that of ``system``, resampled together."""
+        ours, theirs = self.tally(self.systems[0], field), self.tally(system, field)
+        if ours is None or theirs is None:
+            return None
+        sums = {f"ours {n}": v for n, v in read(ours).items()} | {f"theirs {n}": v for n, v in read(theirs).items()}
+        return self.resampling[field].of_cases(partial(_ratio, metric), sums)
+
     @property
     def _regions(self) -> tuple[int, ...]:
         return (len(self.panel.domain.region_names),)
@@ -130,3 +144,11 @@ class Results:
             "spectral_window": basis.window,
             "wavenumber_units": basis.units,
         }
+
+
+def _ratio(metric: Metric, sums: Mapping[str, np.ndarray]) -> np.ndarray:
+    ours, theirs = (
+        metric({name.removeprefix(who): value for name, value in sums.items() if name.startswith(who)})
+        for who in ("ours ", "theirs ")
+    )
+    return np.asarray(ours / theirs)

@@ -7,7 +7,6 @@ give the number with its interval.
 """
 
 import json
-import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from math import prod
@@ -19,7 +18,7 @@ import xarray as xr
 
 from sciffusion.errors import SciffusionError
 from sciffusion.evaluation import events, single_cells, whole_fields
-from sciffusion.evaluation.bootstrap import Resampling, block_length
+from sciffusion.evaluation.bootstrap import Resampling, block_length, bounds
 from sciffusion.evaluation.measure import Measure
 
 __all__ = ["Totals"]
@@ -65,8 +64,8 @@ class Totals:
         value = self._value()
         if interval is None:
             return value
-        bounds, facts = self._bounds(value, interval, block)
-        array = xr.concat([value, *bounds], "estimate", coords="minimal", compat="override", combine_attrs="override")
+        ends, facts = self._bounds(value, interval, block)
+        array = xr.concat([value, *ends], "estimate", coords="minimal", compat="override", combine_attrs="override")
         array = array.assign_coords(estimate=ESTIMATES).transpose(..., "estimate")
         return array.assign_attrs({"interval_level": interval, **facts})
 
@@ -99,11 +98,10 @@ class Totals:
         found, tests = np.full((2, value.size), np.nan), dict[str, Any]()
         if plan.counts is not None:
             portions = list(self._resampled(plan.counts[:, :, 0], value.shape))
-            tails = [(1 - level) / 2, (1 + level) / 2]
-            found = np.concatenate([_quantiles(drawn, tails) for drawn in portions], axis=1)
+            found = np.concatenate([bounds(drawn.reshape(len(drawn), -1), level) for drawn in portions]).T
             tests = {} if self.kept else self.measure.tests(value.values, portions[0][:, 0])
-        bounds = [value.copy(data=bound.reshape(value.shape)) for bound in found.reshape(2, -1)]
-        return bounds, {"interval_method": plan.label, **tests}
+        arrays = [value.copy(data=bound.reshape(value.shape)) for bound in found]
+        return arrays, {"interval_method": plan.label, **tests}
 
     def _length(self) -> int:
         """How many labels hang together, by the score of every label."""
@@ -147,17 +145,6 @@ class Totals:
 
 def _arrays(sums: xr.Dataset) -> Arrays:
     return {str(name): array.values for name, array in sums.items()}
-
-
-def _quantiles(drawn: np.ndarray, tails: list[float]) -> np.ndarray:
-    """Quantiles (2, number) along the resamples, of what is finite."""
-    values = drawn.reshape(len(drawn), -1)
-    finite = np.isfinite(values)
-    if finite.all():
-        return np.asarray(np.quantile(values, tails, axis=0))
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "All-NaN slice", RuntimeWarning)
-        return np.asarray(np.nanquantile(np.where(finite, values, np.nan), tails, axis=0))
 
 
 def _settings(measure: Measure) -> dict[str, Any]:

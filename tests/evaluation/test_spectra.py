@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from sciffusion.evaluation.backend import backend_of
 from sciffusion.evaluation.domain import Domain
 from sciffusion.evaluation.score import Pair
 from sciffusion.evaluation.spectra import Shells, half_octaves, slope
@@ -132,3 +133,13 @@ def test_a_regional_lat_lon_grid_is_measured_in_km_and_windowed():
     degree = np.pi * 6371 / 180
     np.testing.assert_allclose(basis.spacing, (0.5 * degree, 0.5 * degree * np.cos(np.deg2rad(55))))
     assert "Hann" in basis.window
+
+
+@pytest.mark.parametrize("periodic", [(True, True), (False, True), (False, False)])
+def test_power_of_many_fields_is_that_of_each_on_numpy_and_torch(periodic):
+    fields = np.random.default_rng(5).normal(size=(40, 24, 18)) + 3
+    shells = Shells((24, 18), (1.0, 2.0), periodic)
+    modes = shells.coefficients(fields, np.ones((24, 18), dtype=bool))
+    each = np.concatenate([shells.gather(np.abs(one) ** 2) for one in modes])
+    for backend in ("numpy", "torch"):
+        np.testing.assert_allclose(shells.power(fields, backend_of(backend, "cpu")), each, rtol=1e-10, atol=1e-14)

@@ -1,0 +1,41 @@
+"""The benchmark of the evaluation runs, and its rows agree on what they compute."""
+
+import importlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).parents[2] / "benchmarks"
+OTHER_NUMBERS = ("xskillscore", "xrft", "pysteps")  # as the notes of the table say
+
+
+@pytest.fixture
+def benchmark(monkeypatch):
+    monkeypatch.syspath_prepend(FOLDER)
+    return importlib.import_module("evaluation")
+
+
+@pytest.mark.parametrize("task", ["crps", "ranks", "energy", "spectrum"])
+def test_rows_at_small_size_agree_and_make_a_table(benchmark, task):
+    names = [name for name in benchmark.TASKS[task].rows if benchmark.installed(name) and name not in OTHER_NUMBERS]
+    rows = {name: benchmark.row(task, name, benchmark.SMALL, 1) for name in names}
+    assert {"ours (numpy)", "ours (torch)"} <= set(rows)
+    first = rows["ours (numpy)"]
+    assert all(row["value"] == pytest.approx(first["value"], rel=1e-5) for row in rows.values())
+    assert all(0 < row["clock_s"] < 60 and row["extra_mb"] < 1e3 for row in rows.values())
+    page = benchmark.table({"tasks": {task: rows}, "size": benchmark.asdict(benchmark.SMALL)})
+    assert page.count("\n") == 1 + len(rows)
+
+
+@pytest.mark.slow
+def test_the_script_at_small_size(tmp_path):
+    for arguments in (["--tasks", "ranks", "--repeats", "1"], ["--stream"]):
+        command = [sys.executable, FOLDER / "evaluation.py", "--small", "--out", tmp_path / "a.json", *arguments]
+        subprocess.run(command, capture_output=True, check=True)
+    found = json.loads((tmp_path / "a.json").read_text())
+    assert {"ours (numpy)", "ours (torch)", "scores"} <= set(found["tasks"]["ranks"])
+    ways = found["stream"]["ways"]
+    assert ways["crps"]["value"] == pytest.approx(ways["crps, dask"]["value"], rel=1e-12)

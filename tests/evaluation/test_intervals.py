@@ -1,0 +1,79 @@
+"""Every number of an evaluation that can be resampled has an interval that holds it, or says why it has none."""
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from sciffusion.evaluation import evaluate
+from sciffusion.evaluation.bootstrap import Resampling, bounds
+
+HELD = (
+    *("crps", "mae", "rmse", "bias", "spread", "spread_skill", "crps_ratio", "crps_skill", "crps_by_region"),
+    *("energy_score", "energy_score_ratio", "variogram_score", "variogram_score_ratio", "pooled_crps"),
+    *("pooled_crps_ratio", "rank_histogram", "spread_in_bin", "rmse_in_bin", "coarse_rms", "coarse_bias"),
+)
+OF_CASES = ("energy_score", "pooled_crps", "spread_in_bin", "coarse_rms", "crps_by_region")
+
+
+@pytest.fixture(scope="module")
+def data():
+    draws = np.random.default_rng(0).normal(size=(7, 30, 12, 12))
+    coords = {"time": np.arange(30.0), "y": np.arange(12.0), "x": np.arange(12.0)}
+    dims = ("time", "y", "x")
+    truth = xr.Dataset({"a": (dims, draws[0])}, coords)
+    ensemble = xr.Dataset({"a": (("member", *dims), draws[1:])}, coords)
+    return ensemble, truth, truth.coarsen(y=2, x=2).mean()
+
+
+@pytest.fixture(scope="module")
+def scores(data):
+    ensemble, truth, coarse = data
+    return evaluate(ensemble, truth, coarse=coarse, baselines={"wide": 1.5 * ensemble}, block=1).scores
+
+
+@pytest.mark.parametrize("name", HELD)
+def test_the_interval_holds_the_value(scores, name):
+    value, interval = scores[name], scores[f"{name}_interval"]
+    known = np.isfinite(value)
+    assert known.any()
+    assert (np.isfinite(interval).all("bound") == known).all()
+    inside = (interval.sel(bound="lower") <= value) & (value <= interval.sel(bound="upper"))
+    # classes and squares are biased a little under resampling, so a few of many may fall beside
+    assert float(inside.where(known).mean()) > 0.9
+
+
+@pytest.mark.parametrize("name", OF_CASES)
+def test_whole_fields_say_why_they_have_none(data, name):
+    ensemble, truth, coarse = (ds.isel(time=slice(0, 5)) for ds in data)
+    few = evaluate(ensemble, truth, coarse=coarse, block=1).scores
+    assert np.isnan(few[f"{name}_interval"]).all()
+    assert "withheld: whole fields have no regions" in str(few.case_interval_method.values[0])
+    assert "5 case(s) hold only 5 independent block(s)" in str(few.case_interval_method.values[0])
+    assert np.isfinite(few.crps_interval).all()  # regions are resampled instead
+
+
+def test_the_ratio_of_whole_field_scores_is_paired(scores):
+    plain = scores.energy_score_interval.isel(system=0, variable=0) / scores.energy_score.isel(system=0, variable=0)
+    ratio = scores.energy_score_ratio_interval.isel(baseline=0, variable=0)
+    assert float(ratio.sel(bound="upper")) < 1
+    assert float(np.diff(ratio)[0]) < 2 * float(np.diff(plain)[0])
+
+
+def test_rank_tests_clear_the_perfect_and_name_the_wide(scores):
+    chance = scores.rank_chance.isel(variable=0)
+    assert float(chance.sel(system="ensemble").min()) > 0.01
+    assert float(chance.sel(system="wide", rank_test="curvature")) < 0.002
+    assert float(chance.sel(system="wide", rank_test="slope")) > 0.01
+
+
+def test_resamples_by_region_and_by_case_draw_the_same_sums():
+    """Of every region or case as often as the counts say."""
+    generator = np.random.default_rng(1)
+    value = generator.normal(size=(4, 3, 16))  # (case, own, region)
+    plan = Resampling.plan(4, np.ones(16, dtype=bool), 1)
+    np.testing.assert_allclose(plan.drawn(value), np.einsum("bcr,cor->bo", plan.counts, value), atol=1e-12)
+    many = generator.normal(size=(20, 3, 16))
+    plan = Resampling.plan(20, np.ones(16, dtype=bool), 2)
+    np.testing.assert_allclose(plan.drawn(many), np.einsum("bcr,cor->bo", plan.counts, many), atol=1e-12)
+    mean = plan.of_cases(lambda s: s["x"], {"x": many.sum(axis=-1)})
+    np.testing.assert_allclose(mean, bounds(plan.drawn(many)), rtol=1e-12)
