@@ -68,8 +68,12 @@ def _check(denoiser: Denoiser, plan: Plan, noise: Noise | None) -> None:
 
 
 def levels(plan: Plan, x: Tensor) -> Tensor:
-    """The level of every call for every sample, (calls, batch), on the device and in the dtype of x: copied once."""
-    return torch.as_tensor(plan.sigma, dtype=x.dtype).to(x.device)[:, None].expand(-1, x.shape[0])
+    """The level of every call for every sample, (calls, batch), on the device and in the dtype of x.
+
+    Copied once, without waiting for what the device still has to do.
+    """
+    sigma = torch.as_tensor(plan.sigma, dtype=x.dtype).to(x.device, non_blocking=True)
+    return sigma[:, None].expand(-1, x.shape[0])
 
 
 def integrate(

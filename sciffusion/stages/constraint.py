@@ -17,6 +17,7 @@ from torch import Tensor
 from sciffusion import operators
 from sciffusion.diffusion.denoiser import Denoiser
 from sciffusion.diffusion.guidance.constraints import Projected
+from sciffusion.execution.transfer import to_device
 from sciffusion.fields.coarsen import conservative
 from sciffusion.fields.codec import FieldCodec
 from sciffusion.fields.grid import Grid
@@ -63,9 +64,9 @@ class CoarseConstraint:
 
         ``shift`` (batch, channel, *grid), ``scale`` (channel,), over all channels of the target.
         """
-        chosen = list(self.channels)
-        coarse = self.projection.operator.matvec(shift[:, chosen].double())
-        column = scale[chosen].double().reshape(-1, *[1] * (shift.ndim - 2))
+        chosen = to_device(torch.tensor(self.channels), shift.device)
+        coarse = self.projection.operator.matvec(shift.index_select(1, chosen).double())
+        column = scale.index_select(0, chosen).double().reshape(-1, *[1] * (shift.ndim - 2))
         return (right_sides - coarse.to(right_sides)) / column.to(right_sides)
 
     def finish(self, z: Tensor, right_sides: Tensor, baselines: Sequence[np.ndarray] | None) -> Tensor:

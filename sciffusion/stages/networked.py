@@ -12,6 +12,7 @@ from sciffusion.conditioners.base import Conditioner
 from sciffusion.context import Context
 from sciffusion.errors import SciffusionError
 from sciffusion.execution.cpu import tune_cpu
+from sciffusion.execution.transfer import to_device
 from sciffusion.fields.codec import FieldCodec
 from sciffusion.networks.layers import bake
 from sciffusion.stages.base import Item, Prepared, Stage
@@ -105,8 +106,8 @@ class NetworkStage(Stage):
         """The different cases of ``items``, and which of them each item is."""
         cases = {id(item.prepared): item.prepared for item in items}
         places = {key: place for place, key in enumerate(cases)}
-        order = torch.tensor([places[id(item.prepared)] for item in items], device=self.device)
-        return list(cases.values()), order
+        order = torch.tensor([places[id(item.prepared)] for item in items])
+        return list(cases.values()), to_device(order, self.device)
 
     def make_network(self, space: Space, *, features: int = 0) -> Any:
         """A network of ``settings`` on the grid of ``space``, for the conditions; ``features`` more of the vector."""

@@ -45,7 +45,8 @@ class Projected(Wrapper):
         super().__init__(denoiser)
         self.projection = projection
         self.register_buffer("y", y)
-        self.register_buffer("channels", None if channels is None else torch.as_tensor(list(channels), device=y.device))
+        index = None if channels is None else torch.as_tensor(list(channels)).to(y.device, non_blocking=True)
+        self.register_buffer("channels", index)
 
     def forward(self, x: Tensor, sigma: Tensor, cond: Context | None = None) -> Tensor:
         """The projected E[x0 | x]."""
