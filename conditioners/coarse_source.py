@@ -50,7 +50,7 @@ class CoarseSource:
             fine=_template(settings, data, training, training.grid),
             target=training.channels,
             odd={name: list(how.odd_along) for name, how in shared.items()},
-            transforms={name: transforms.make(how.transform, how.scale, how.bounds) for name, how in shared.items()},
+            transforms={name: transforms.of_settings(how) for name, how in shared.items()},
         )
 
     @cached_property

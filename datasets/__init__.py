@@ -13,9 +13,12 @@ __all__ = [
     "TrainingCases",
     "example_names",
     "example_path",
+    "from_windows",
     "open_example",
     "open_experiment",
+    "to_windows",
     "write_problem",
+    "write_windows",
 ]
 
 _HOMES = {
@@ -27,7 +30,10 @@ _HOMES = {
     "example_path": "example",
     "open_example": "example",
     "open_experiment": "pairs",
+    "from_windows": "windows",
+    "to_windows": "windows",
     "write_problem": "simulators",
+    "write_windows": "windows",
 }
 
 

@@ -103,9 +103,10 @@ def _open_condition(
         return target
     is_text = isinstance(settings, config.Text)
     variables = settings.variables or [str(variable) for variable in target.data_vars]
-    ds = open_source(_resolved(settings.source), variables, check=check and not is_text)
+    kept = settings.variables if isinstance(settings, config.CustomCondition) else variables
+    ds = open_source(_resolved(settings.source), kept, check=check and not is_text)
     ds = _named_like(ds, target, name)
-    if isinstance(settings, (config.Scalar, config.Text)):
+    if isinstance(settings, (config.Scalar, config.Text, config.CustomCondition)):
         return ds
     check_dims(ds, variables, grid.dims, f"conditions.{name}")
     ds = ds.transpose(..., *grid.dims)

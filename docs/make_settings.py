@@ -34,6 +34,7 @@ SECTIONS: dict[str, list[type[BaseModel]]] = {
         settings.Previous,
         settings.CoarseTokens,
         settings.Text,
+        settings.CustomCondition,
     ],
     "Training": [settings.TrainSettings, settings.Augment],
     "Stages": [

@@ -12,7 +12,7 @@ from typing import Any
 
 from sciffusion.errors import SciffusionError
 
-__all__ = ["get", "names"]
+__all__ = ["get", "installed", "names"]
 
 _BUILT_IN: dict[str, dict[str, str]] = {
     "networks": {
@@ -47,7 +47,12 @@ _BUILT_IN: dict[str, dict[str, str]] = {
 
 def names(group: str) -> list[str]:
     """Every known name of ``group``, built in or installed."""
-    return sorted({*_BUILT_IN.get(group, {}), *(point.name for point in entry_points(group=f"sciffusion.{group}"))})
+    return sorted({*_BUILT_IN.get(group, {}), *installed(group)})
+
+
+def installed(group: str) -> set[str]:
+    """Names that other packages offer in ``group``."""
+    return {point.name for point in entry_points(group=f"sciffusion.{group}")}
 
 
 def get(group: str, name: str) -> Any:

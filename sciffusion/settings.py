@@ -5,9 +5,11 @@
 Every field has a description, which is its reference: in the JSON schema, in editors, in the documentation.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
+
+from sciffusion import registry
 
 __all__ = [
     "Augment",
@@ -15,6 +17,7 @@ __all__ = [
     "CoarseField",
     "CoarseTokens",
     "Condition",
+    "CustomCondition",
     "Position",
     "Previous",
     "Scalar",
@@ -29,7 +32,7 @@ __all__ = [
 ]
 
 Label = str | int | float
-TransformName = Literal["standardise", "log1p", "sqrt", "bounded"]
+TransformName = Literal["standardise", "log1p", "censored", "sqrt", "bounded"]
 Align = Literal["exact", "previous", "interpolate"]
 Interpolation = Literal["bilinear", "bicubic", "conservative"]
 ALIGN = "how a case finds its entry in time: the same label, the last one before, or linearly between two"
@@ -54,7 +57,12 @@ class Variable(Settings):
     """How one target variable is represented: its transform and its parity."""
 
     transform: TransformName = Field(default="standardise", description="applied before the residual is taken")
-    scale: float | None = Field(default=None, gt=0, description="scale of log1p and sqrt, in the variable's units")
+    scale: float | None = Field(
+        default=None, gt=0, description="scale of log1p, censored and sqrt, in the variable's units"
+    )
+    threshold: float | None = Field(
+        default=None, gt=0, description="of censored: smaller values count as 0; null: 1 % of the mean where positive"
+    )
     bounds: tuple[float, float] | None = Field(default=None, description="limits of a bounded variable")
     units: str | None = Field(default=None, description="units to convert to when the file's differ")
     odd_along: list[str] = Field(
@@ -128,6 +136,16 @@ class Previous(Settings):
     )
 
 
+class CustomCondition(Settings):
+    """A condition of a class of one's own, which an installed package offers in the group sciffusion.conditioners."""
+
+    kind: str = Field(description="name of the class's entry point")
+    source: Source | None = Field(default=None, description="files of the condition; null: the target's own data")
+    variables: list[str] | None = Field(default=None, description="variables that are read; null: all")
+    align: Align = Field(default="exact", description=ALIGN)
+    options: dict[str, Any] = Field(default={}, description="whatever the class needs to know")
+
+
 class StaticField(Settings):
     """Fields without time (orography, land fraction) on the target's grid or regridded to it; kept in the emulator."""
 
@@ -163,9 +181,23 @@ class Position(Settings):
     frequencies: int = Field(default=4, ge=1, description="Fourier frequencies per axis")
 
 
+def _condition_kind(value: Any) -> str:
+    """The kind of a condition's settings; "custom" for one that an installed package offers."""
+    kind = str(value.get("kind", "") if isinstance(value, dict) else getattr(value, "kind", ""))
+    return "custom" if kind in registry.installed("conditioners") else kind
+
+
 Condition = Annotated[
-    CoarseField | CoarseTokens | StaticField | Scalar | Calendar | Position | Previous | Text,
-    Field(discriminator="kind"),
+    Annotated[CoarseField, Tag("coarse")]
+    | Annotated[CoarseTokens, Tag("coarse-tokens")]
+    | Annotated[StaticField, Tag("static")]
+    | Annotated[Scalar, Tag("scalar")]
+    | Annotated[Calendar, Tag("calendar")]
+    | Annotated[Position, Tag("position")]
+    | Annotated[Previous, Tag("previous")]
+    | Annotated[Text, Tag("text")]
+    | Annotated[CustomCondition, Tag("custom")],
+    Discriminator(_condition_kind),
 ]
 
 

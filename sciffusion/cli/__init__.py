@@ -19,7 +19,7 @@ __all__ = ["main"]
 
 COMMANDS = (
     *("demo", "init", "recipes", "train", "distill", "generate", "forecast", "evaluate"),
-    *("inspect", "convert", "problem", "submit", "doctor"),
+    *("inspect", "convert", "windows", "problem", "submit", "doctor"),
 )
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)

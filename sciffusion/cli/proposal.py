@@ -16,6 +16,8 @@ from sciffusion.fields.survey import Survey
 
 __all__ = ["Proposal", "propose"]
 
+FRAME = "frame"  # the axis of times within a window, as `sciffusion windows` writes it
+
 
 @dataclass
 class Proposal:
@@ -208,7 +210,9 @@ def _conditions(
 ) -> None:
     conditions: dict[str, Any] = {}
     if coarse is None:
-        conditions["coarse"] = {"kind": "coarse", "variables": variables, "factor": factor}
+        inner = {dim: factor for dim in fine.layout.dims if dim != FRAME}  # frames of a window are not coarsened
+        own: Any = inner if FRAME in fine.layout.dims else factor
+        conditions["coarse"] = {"kind": "coarse", "variables": variables, "factor": own}
         made.comments["conditions.coarse"] = "no coarse files given: the target's own conservative coarsening"
     else:
         entry = {"kind": "coarse", "source": coarse.source, "variables": coarse.variables}

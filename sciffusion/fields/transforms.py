@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from sciffusion.errors import NotAffine, SciffusionError
+from sciffusion.settings import Variable
 
-__all__ = ["Bounded", "Log1p", "Sqrt", "Standardise", "Transform", "from_json", "make"]
+__all__ = ["Bounded", "Censored", "Log1p", "Sqrt", "Standardise", "Transform", "from_json", "make", "of_settings"]
 
 Array = TypeVar("Array", np.ndarray, Tensor)
 
@@ -100,6 +101,44 @@ class Log1p(Transform):
 
 
 @dataclass(frozen=True)
+class Censored(Log1p):
+    """Log1p for values from ``threshold`` on, and all below it at one place apart: for fields that are often exactly 0.
+
+    Wet values have t = log(1 + x / scale) >= w; dry ones t = w - ``GAP``. What lies below the middle between them is 0
+    again, the rest at least ``threshold``: so a continuous model gives exact zeros, and no drizzle below the threshold.
+    A threshold of NaN is still to be fitted, to a hundredth of the mean of the positive values.
+    """
+
+    threshold: float = math.nan
+    name: ClassVar[str] = "censored"
+
+    GAP: ClassVar[float] = 0.5
+
+    @property
+    def _wet(self) -> float:
+        return math.log1p(self.threshold / self.scale)
+
+    def forward(self, x: Array) -> Array:
+        """Transform a field in physical units; what is missing stays so."""
+        wet = super().forward(x)
+        return _module(x).where(x < self.threshold, wet * 0 + (self._wet - self.GAP), wet)  # type: ignore[no-any-return]
+
+    def fitted(self, x: np.ndarray) -> Transform:
+        """Choose scale and threshold, where they are open."""
+        positive = x[x > 0]
+        if math.isnan(self.threshold) and not positive.size:
+            raise SciffusionError("transform censored on a field without positive values", "set scale and threshold")
+        scale = Log1p(self.scale).fitted(x)
+        threshold = 0.01 * float(positive.mean(dtype=np.float64)) if math.isnan(self.threshold) else self.threshold
+        return Censored(scale.scale, threshold)  # type: ignore[attr-defined]
+
+    def inverse(self, t: Array) -> Array:
+        """Return to physical units: exactly 0, or at least the threshold."""
+        wet = super().inverse(_clip(t, self._wet, math.inf))
+        return _module(t).where(t < self._wet - self.GAP / 2, wet * 0, wet)  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True)
 class Sqrt(Transform):
     """t = sqrt(x / scale) for x >= 0; negative x counts as 0."""
 
@@ -134,7 +173,12 @@ class Bounded(Transform):
         return _clip(self.low + (self.high - self.low) * u, self.low, self.high)
 
 
-def make(name: str, scale: float | None = None, bounds: tuple[float, float] | None = None) -> Transform:
+def make(
+    name: str,
+    scale: float | None = None,
+    bounds: tuple[float, float] | None = None,
+    threshold: float | None = None,
+) -> Transform:
     """The transform of a variable's settings. Raises SciffusionError for a missing or senseless parameter."""
     if name == "standardise":
         return Standardise()
@@ -149,13 +193,23 @@ def make(name: str, scale: float | None = None, bounds: tuple[float, float] | No
         if not 0 < scale < math.inf:
             raise SciffusionError(f"transform {name} with scale {scale}", "write a positive scale in the field's units")
         return kind(scale)
-    raise SciffusionError(f"no transform is called {name!r}", "known: standardise, log1p, sqrt, bounded")
+    if name == "censored":
+        for value in (scale, threshold):
+            if value is not None and not 0 < value < math.inf:
+                raise SciffusionError(f"transform censored with {value}", "write positive numbers in the field's units")
+        return Censored(scale or math.nan, threshold or math.nan)
+    raise SciffusionError(f"no transform is called {name!r}", "known: standardise, log1p, censored, sqrt, bounded")
+
+
+def of_settings(settings: Variable) -> Transform:
+    """The transform of a variable, open parameters still open."""
+    return make(settings.transform, settings.scale, settings.bounds, settings.threshold)
 
 
 def from_json(entry: dict[str, Any]) -> Transform:
     """The inverse of `Transform.to_json`."""
     bounds = (entry["low"], entry["high"]) if entry["name"] == "bounded" else None
-    return make(entry["name"], entry.get("scale"), bounds)
+    return make(entry["name"], entry.get("scale"), bounds, entry.get("threshold"))
 
 
 def _module(x: np.ndarray | Tensor) -> Any:

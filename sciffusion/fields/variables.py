@@ -77,7 +77,7 @@ def _describe(
     packed = np.dtype(array.encoding.get("dtype", array.dtype)).kind in "iu"
     return TargetVariable(
         name=str(array.name),
-        transform=transforms.make(how.transform, how.scale, how.bounds),
+        transform=transforms.of_settings(how),
         core_dims=tuple(str(dim) for dim in array.dims if dim in grid_dims or dim in own),
         channel_dims=own,
         channel_shape=tuple(array.sizes[dim] for dim in own),

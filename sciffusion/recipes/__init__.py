@@ -17,7 +17,7 @@ from sciffusion.errors import SciffusionError
 __all__ = ["ABOUT", "about", "adopt", "load", "merge", "names"]
 
 ABOUT = ("description", "suits", "cost")
-HINTS = ("replaces",)  # of a recipe, for `adopt` alone
+HINTS = ("replaces", "transforms")  # of a recipe, for `adopt` alone
 
 
 def names() -> dict[str, str]:
@@ -47,7 +47,7 @@ def adopt(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     What the user's stages say of the data goes where the recipe has its place: the baseline to the first stage, the
     constraint to the last, the network to every stage that has one of its kind. Other entries of stages are the old
     recipe's, and go. What the recipe says itself of baseline and constraint stays, and conditions of kinds that it
-    ``replaces`` go.
+    ``replaces`` go, and ``transforms`` of variables become others.
     """
     if str(settings.get("recipe", "edm")) == name:
         return dict(settings)
@@ -63,7 +63,25 @@ def adopt(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
         stages[-1]["constraint"] = mine["constraint"]
     gone = _read(name).get("replaces", [])
     kept = {key: entry for key, entry in settings.get("conditions", {}).items() if entry.get("kind") not in gone}
-    return {**settings, "recipe": name, "conditions": kept, "stages": stages}
+    return {
+        **_transformed(settings, _read(name).get("transforms", {})),
+        "recipe": name,
+        "conditions": kept,
+        "stages": stages,
+    }
+
+
+def _transformed(settings: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    """Variables whose transform is a key of ``names`` get the other; a sqrt's scale means nothing to it, and goes."""
+    target = settings.get("target", {})
+    changed = {}
+    for name, how in target.get("variables", {}).items():
+        own = dict(how)
+        if own.get("transform") in names:
+            own = {key: value for key, value in own.items() if key != "scale"}
+            own["transform"] = names[how["transform"]]
+        changed[name] = own
+    return {**settings, "target": {**target, "variables": changed}} if changed else dict(settings)
 
 
 def _same_kind(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:

@@ -18,7 +18,7 @@ from tests.stages.toy import toy
 from tests.tiny import tiny_data, tiny_experiment, write_experiment
 
 NEEDS_TEACHER = {"progressive", "scd"}  # trained in test_flowmap.py
-ELSEWHERE = {"corrdiff", "crps", "ect", "sct", "meanflow", "forecast"}
+ELSEWHERE = {"corrdiff", "crps", "ect", "sct", "meanflow", "forecast", "precipitation", "window"}
 
 
 @pytest.mark.parametrize("name", sorted(set(recipes.names()) - NEEDS_TEACHER - ELSEWHERE))

@@ -1,0 +1,62 @@
+"""Windows of time: each entry where it belongs, and all of them back again."""
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from sciffusion.datasets import from_windows, to_windows, write_windows
+from sciffusion.errors import SciffusionError
+
+
+def film(times=10, calendar=None):
+    start = np.datetime64("2001-01-01", "ns") + np.arange(times) * np.timedelta64(6, "h")
+    time = (
+        start
+        if calendar is None
+        else xr.date_range("2001-01-01", periods=times, freq="6h", calendar=calendar, use_cftime=True)
+    )
+    values = np.arange(times * 6.0).reshape(times, 2, 3).astype("f4")
+    return xr.Dataset(
+        {"a": (("time", "y", "x"), values, {"units": "K"}), "height": (("y", "x"), np.ones((2, 3)))},
+        {"time": time},
+        {"title": "film"},
+    )
+
+
+def test_a_window_holds_the_times_from_its_label_on():
+    windows = to_windows(film(), 3, stride=2)
+    assert windows.a.dims == ("time", "frame", "y", "x")
+    assert windows.sizes["time"] == 4
+    np.testing.assert_array_equal(windows.frame, [0, 6, 12])
+    np.testing.assert_array_equal(windows.a.isel(time=1), film().a.isel(time=slice(2, 5)))
+    assert windows.height.dims == ("y", "x")
+    assert windows.attrs["title"] == "film"
+
+
+@pytest.mark.parametrize("calendar", [None, "noleap"])
+@pytest.mark.parametrize("stride", [1, 3])
+def test_windows_of_all_times_go_back_to_them(calendar, stride):
+    whole = film(9, calendar)
+    back = from_windows(to_windows(whole, 3, stride=stride))
+    xr.testing.assert_equal(back.a, whole.a)
+    assert back.a.attrs == whole.a.attrs
+
+
+def test_other_dims_stay(tmp_path):
+    windows = to_windows(film(), 2)
+    members = xr.concat([windows.a, windows.a + 1], "member").to_dataset()
+    assert from_windows(members).a.dims == ("member", "time", "y", "x")
+
+
+def test_a_store_written_in_blocks_is_the_whole(tmp_path, monkeypatch):
+    monkeypatch.setattr("sciffusion.datasets.windows.BLOCK", 40)
+    path = write_windows(film(11), tmp_path / "w.zarr", 3, stride=1)
+    xr.testing.assert_equal(xr.open_zarr(path).load(), to_windows(film(11), 3, stride=1))
+
+
+def test_gaps_and_too_few_times_are_refused(tmp_path):
+    with pytest.raises(SciffusionError, match="evenly spaced"):
+        write_windows(film().isel(time=[0, 1, 2, 5, 6]), tmp_path / "w.zarr", 2)
+    with pytest.raises(SciffusionError, match="windows of 20 entries of 10"):
+        to_windows(film(), 20)
+    assert not list(tmp_path.iterdir())
