@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from sciffusion import stopping
 from sciffusion.errors import SciffusionError
 
 HELP = "distil a trained run into an emulator of a few network calls per member"
@@ -23,7 +24,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Distil and say where the result is."""
+    """Distil and say where the result is. A stop on SIGTERM or SIGUSR1 ends with exit status 85."""
+    with stopping.listening():  # before torch is imported
+        return _run(args)
+
+
+def _run(args: argparse.Namespace) -> int:
     from sciffusion.cli.logs import log_to
     from sciffusion.training.run import train
     from sciffusion.training.teacher import distilled

@@ -14,12 +14,14 @@ __all__ = ["EXAMPLE", "HELP", "add_arguments", "run"]
 
 HELP = "write a batch script (SLURM, PBS) that survives preemption and time limits, and submit it if asked"
 EXAMPLE = "sciffusion submit --time 2h --gpus 4 --array 8 generate RUN --members 1000 --output ens.zarr"
-COMMANDS = ("generate", "train")
+COMMANDS = ("generate", "train", "distill")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("job", nargs=argparse.REMAINDER, metavar="COMMAND", help="generate ... or train ..., as usual")
+    parser.add_argument(
+        "job", nargs=argparse.REMAINDER, metavar="COMMAND", help="generate ..., train ... or distill ..., as usual"
+    )
     parser.add_argument("--scheduler", choices=("slurm", "pbs"), help="default: whose commands are here, else slurm")
     parser.add_argument("--script", metavar="FILE", help="script to write (default: NAME.sbatch or NAME.pbs)")
     parser.add_argument("--replace", action="store_true", help="replace a script that was edited")
@@ -81,7 +83,7 @@ def _inner(words: list[str]) -> Any:
     if not words or words[0] not in COMMANDS:
         raise SciffusionError("no command to submit", f"end with {' or '.join(COMMANDS)} and its arguments")
     inner = _parser(words[0]).parse_args(words)
-    given = Path(inner.model if words[0] == "generate" else inner.experiment or "")
+    given = Path((inner.experiment if words[0] == "train" else inner.model) or "")
     if not given.exists() or given == Path():
         raise SciffusionError(f"{given}: no such file or folder", "give what the job is to work on")
     output = Path(inner.output or given)

@@ -126,6 +126,11 @@ def test_a_training_gets_its_devices_from_the_job(centre, scheduler):
     assert subprocess.run(["bash", "-n", "j"], check=False).returncode == 0
 
 
+def test_a_distillation_is_a_training(centre):
+    assert submit("--scheduler", "slurm", "--gpus", "2", "--script", "j", "distill", "run") == 0
+    assert "distill run --set=train.nodes=1 --set=train.devices=2" in (centre / "j").read_text()
+
+
 def test_now_hands_the_script_to_the_scheduler(centre, capsys):
     assert submit("--scheduler", "slurm", "--now", *GENERATE) == 0
     assert calls(centre) == [f"sbatch {centre / 'generate-ens.sbatch'}"]

@@ -8,6 +8,7 @@ from sciffusion.errors import SciffusionError
 __all__ = ["Job", "Launcher"]
 
 Launcher = Literal["srun", "mpiexec", "torchrun", "none"]
+TRAINING = ("train", "distill")
 FORBIDDEN = {
     "--no-resume": "a job that is queued again has to go on where it stopped: leave it out",
     "--overwrite": "a job that is queued again would start anew: remove the old output first, and leave it out",
@@ -61,7 +62,7 @@ class Job:
     @property
     def training(self) -> bool:
         """Whether the job trains: its processes work together, and none of them can go on alone."""
-        return self.command[0] == "train"
+        return self.command[0] in TRAINING
 
     @property
     def per_node(self) -> int:
