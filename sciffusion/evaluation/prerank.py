@@ -16,19 +16,26 @@ from sciffusion.evaluation.tally import Sums
 __all__ = ["EXTREMES", "Extremes", "chance_of_few", "chance_of_mean", "position"]
 
 EXTREMES = ("lowest", "highest")
+MEMBERS = 8  # whose extremes are kept one by one
 
 
 @dataclass(frozen=True)
 class Extremes:
-    """By case: lowest and highest value of truth and members (mean), and position of the truth's, (2,)."""
+    """By case: lowest and highest value of truth and members (mean), and position of the truth's, (2,).
+
+    The values of the first ``MEMBERS`` members are kept as well, (2, MEMBERS), NaN where there are fewer.
+    """
 
     def measure(self, pair: Pair) -> Sums:
         """Sums of one case."""
         truth = _ends(pair.truth[pair.valid])
         members = np.stack([_ends(member[pair.valid]) for member in pair.members])
         values = list(zip(truth, members.T, strict=True))
+        each = np.full((2, MEMBERS), np.nan)
+        each[:, : len(members)] = members[:MEMBERS].T
         return Sums(
             by_case={
+                "extreme_each": each,
                 "extreme_truth": np.array([one for one, _ in values]),
                 "extreme_members": np.array([np.nanmean(them) for _, them in values]),
                 "extreme_position": np.array(

@@ -17,7 +17,7 @@ __all__ = ["BOUNDS", "Metric", "Read", "Results"]
 BOUNDS = ["lower", "upper"]
 TABLES = (
     *("headline", "distribution_results", "multivariate_results", "spectral_results", "dependence_results"),
-    *("increment_results", "occurrence_results", "relation_results", "extent_results"),
+    *("increment_results", "occurrence_results", "relation_results", "extent_results", "return_results"),
 )
 Metric = Callable[[Mapping[str, np.ndarray]], np.ndarray]
 Cell = Callable[[str, str], np.ndarray | float | None]

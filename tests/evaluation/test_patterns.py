@@ -110,3 +110,20 @@ def test_cells_that_only_one_of_the_two_has_are_counted():
     # 100 cells, of which 2 are missing in both: 20 - 2 filled, 10 - 2 missing
     assert float(found["filled_share"]) == pytest.approx(18 / 98)
     assert float(found["missing_share"]) == pytest.approx(8 / 98)
+
+
+def test_return_levels_are_those_of_the_maxima_of_gaussian_fields():
+    """The highest of n = 1024 normals passes z(T) once in T cases: Phi(z)^n = 1 - 1 / T."""
+    rng = np.random.default_rng(2)
+    draws = rng.standard_normal((6, 120, 32, 32))
+    truth = xr.Dataset({"t": (("time", "y", "x"), draws[0])})
+    ensemble = xr.Dataset({"t": (("member", "time", "y", "x"), draws[1:])})
+    found = evaluate(ensemble, truth).scores.isel(variable=0)
+    period = np.array([2, 5, 10, 20])
+    expected = stats.norm.ppf((1 - 1 / period) ** (1 / 1024))
+    for extreme, sign in (("highest", 1), ("lowest", -1)):
+        one = found.sel(extreme=extreme, return_period=period)
+        np.testing.assert_allclose(one["return_level_members"].isel(system=0), sign * expected, atol=0.1)
+        low, high = one["return_level_truth_interval"].values.T
+        assert (low < sign * expected).all()
+        assert (high > sign * expected).all()

@@ -5,7 +5,7 @@ import xarray as xr
 from matplotlib.ticker import MaxNLocator
 
 from sciffusion.evaluation.report.figures import INK, Drawing, figure, powers
-from sciffusion.evaluation.report.systems import known_systems, own_colour, style, unit, wave_units
+from sciffusion.evaluation.report.systems import has, known_systems, own_colour, style, unit, wave_units
 
 __all__ = ["rank_histogram", "scales", "spread_skill"]
 
@@ -15,6 +15,9 @@ def rank_histogram(one: xr.Dataset) -> list[Drawing]:
     canvas, (axes,) = figure()
     flat = one["rank_histogram"].isel(system=0).dropna("rank").values
     axes.bar(np.arange(len(flat)), flat, width=0.92, color=own_colour(one))
+    if has(one, "rank_histogram_interval"):
+        low, high = one["rank_histogram_interval"].isel(system=0).values[: len(flat)].T
+        axes.vlines(np.arange(len(flat)), low, high, color=INK, lw=1.2)
     axes.axhline(1, color=INK, lw=0.9, ls="--")
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     axes.set(title="Rank histogram", xlabel="members below the truth", ylabel="frequency / flat")

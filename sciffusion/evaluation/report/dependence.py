@@ -87,5 +87,7 @@ def variables(one: xr.Dataset) -> list[Drawing]:
     upper.set_title(f"{one['variable'].item()} with other variables")
     lower.set_xticks(np.arange(len(others)), others)
     lower.set_xlim(-0.6, len(others) - 0.4)
-    upper.legend()
+    upper.margins(y=0.4)
+    lower.set_ylim(0, max(0.1, lower.get_ylim()[1]))
+    upper.legend(loc="upper right", ncols=2)
     return [Drawing(canvas, "Correlation and joint extremes with other variables")]

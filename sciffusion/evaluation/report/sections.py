@@ -76,7 +76,7 @@ CALIBRATION = (
     Plot(
         "rank_histogram",
         calibration.rank_histogram,
-        "Flat at 1 is right. A U: too little spread; a dome: too much; a slope: biased.",
+        "Flat at 1 is right. A U: too little spread; a dome: too much; a slope: biased. Bars: 95 % intervals, if known.",
         ("rank_histogram", "spread_skill"),
         MEMBERS,
         each=True,
@@ -144,6 +144,14 @@ VALUES = (
         "extremes happened often enough for one.",
         ("exceedance_ratio", "threshold"),
         "the truth has no values beyond the thresholds",
+    ),
+    Plot(
+        "return_levels",
+        values.returns,
+        "How extreme the domain's most extreme value gets once in so many cases, by a generalised extreme value "
+        "distribution. Grey: 95 % interval of the truth.",
+        ("return_level_truth", "return_level_members"),
+        "it needs 20 or more cases",
     ),
 )
 DEPENDENCE = (

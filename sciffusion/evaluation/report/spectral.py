@@ -31,7 +31,7 @@ def spectra(one: xr.Dataset) -> list[Drawing]:
 
 def _spectrum(one: xr.Dataset, band: str) -> Drawing:
     """Power of truth, members and mean above, and the ratio to the truth in half-octave bins below."""
-    canvas, (upper, lower) = figure(4.6, 4.9, (1.5, 1.0), top=0.62)
+    canvas, (upper, lower) = figure(4.6, 4.9, (1.5, 1.0), top=0.68)
     here = one.sel(band=band)
     inside = _thinned(here["wavenumber"].values)
     k, factor = here["wavenumber"][inside], here["to_density"][inside]
@@ -44,7 +44,7 @@ def _spectrum(one: xr.Dataset, band: str) -> Drawing:
     upper.loglog(k, truth, color=INK, lw=1.2, label="truth")
     upper.set_ylim(float(truth[truth > 0].min()) / 30, None)
     upper.legend(loc="lower left")
-    upper.set_title(f"Power spectrum, {band}", pad=32)
+    upper.set_title(f"Power spectrum, {band}", pad=35)
     units = str(one["units"].item())
     upper.set_ylabel(f"power density ({squared(units)} / wavenumber)" if units else "power density")
     powers(upper.yaxis)

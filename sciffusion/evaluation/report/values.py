@@ -2,13 +2,14 @@
 
 import numpy as np
 import xarray as xr
+from matplotlib.ticker import NullLocator
 from scipy.special import ndtri
 
 from sciffusion.evaluation.report.figures import INK, Drawing, figure, powers
 from sciffusion.evaluation.report.systems import known_systems, style, unit
 from sciffusion.evaluation.verdict.words import number
 
-__all__ = ["densities", "quantiles", "tails"]
+__all__ = ["densities", "quantiles", "returns", "tails"]
 
 
 def densities(one: xr.Dataset) -> list[Drawing]:
@@ -59,3 +60,23 @@ def tails(one: xr.Dataset) -> list[Drawing]:
     axes.set(title="Frequency of extremes", xlabel=f"value{unit(one)}", ylabel="members / truth", ylim=(0, None))
     axes.legend()
     return [Drawing(canvas, "Frequency of values beyond extreme thresholds, members over truth")]
+
+
+def returns(one: xr.Dataset) -> list[Drawing]:
+    """Return levels of the highest and of the lowest value."""
+    return [_returns(one.sel(extreme=name), str(name)) for name in one["extreme"].values[::-1]]
+
+
+def _returns(one: xr.Dataset, name: str) -> Drawing:
+    canvas, (axes,) = figure()
+    period, bounds = one["return_period"], one["return_level_truth_interval"]
+    axes.fill_between(period, bounds.isel(bound=0), bounds.isel(bound=1), color=INK, alpha=0.13, lw=0)
+    for system in known_systems(one, "return_level_members")[::-1]:
+        axes.plot(period, one["return_level_members"].sel(system=system), label=system, **style(one, system))
+    axes.plot(period, one["return_level_truth"], color=INK, lw=1.2, label="truth")
+    axes.set(title=f"Return levels, {name} value", xlabel="return period (cases)", ylabel=f"value{unit(one)}")
+    axes.set_xscale("log")
+    axes.set_xticks(period.values, [str(value) for value in period.values])
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.legend()
+    return Drawing(canvas, f"Return levels of the {name} value of the domain")
