@@ -76,7 +76,7 @@ CALIBRATION = (
     Plot(
         "rank_histogram",
         calibration.rank_histogram,
-        "Flat at 1 is right. A U: too little spread; a dome: too much; a slope: biased. Bars: 95 % intervals, if known.",
+        "Flat at 1 is right. A U: too little spread; a dome: too much; a slope: biased. Bars: 95 % intervals.",
         ("rank_histogram", "spread_skill"),
         MEMBERS,
         each=True,
