@@ -165,7 +165,7 @@ def test_calls_are_what_is_promised_and_the_last_step_to_zero_is_the_denoiser(so
             return torch.full_like(x, len(seen))
 
     levels = np.append(np.geomspace(5.0, 0.1, steps), 0.0)
-    answer = sample(Counting(), torch.randn(2, 1, 4), levels, solver, noise=lambda i: torch.zeros(2, 1, 4), **settings)
+    answer = sample(Counting(), torch.randn(2, 1, 4), levels, solver, noise=lambda i: torch.ones(2, 1, 4), **settings)
     extra = {"heun": 1, "dpmpp-2s": 1, "dpmpp-2s-sde": 1, "predictor-corrector": settings.get("corrections", 1)}
     expected = steps + (steps - 1) * extra.get(solver, 0)  # the step to zero takes one call
     assert len(seen) == solvers.calls(solver, steps, **settings) == expected
