@@ -22,7 +22,7 @@ from sciffusion.diffusion.guidance import (
 from sciffusion.diffusion.problems import GaussianField, power_law
 from sciffusion.diffusion.sampling import gaussian
 from sciffusion.errors import SciffusionError
-from sciffusion.operators import BlockMean, Stations, project
+from sciffusion.operators import BlockMean, Points, Stations, project
 
 GRID = (6, 8)
 METHODS = ("mmps", "tmpd", "pigdm", "dps")
@@ -254,6 +254,24 @@ def test_projection_around_observations_satisfies_both_as_far_as_their_errors_al
     guided = wrapped("composed", network(), slice(0, 3))
     end = sample(guided, x, karras(12, 0.01, 3.0), "dpmpp-2m", cond)
     assert float((BlockMean(GRID, (2, 4))(end) - guided.y).abs().max()) < 1e-6 * float(end.abs().max())
+
+
+class Repelling(Denoiser):
+    """No network should be like this, but one may be, somewhere: its Jacobian -1/2 is no covariance."""
+
+    def forward(self, x, sigma, cond=None):
+        return -x / 2
+
+
+def test_a_jacobian_that_is_no_covariance_does_no_harm():
+    """Moment matching takes no step in such a direction, and TMPD counts it as certain."""
+    operator, y = Points(torch.cartesian_prod(torch.arange(6), torch.arange(8)), GRID), randn(2, 2, 48)
+    x, sigma, noise = randn(2, 2, *GRID, seed=1), torch.tensor([1.0, 3.0]), 0.1
+    prior = Repelling()(x, sigma)
+    torch.testing.assert_close(MMPS(Repelling(), operator, y, noise)(x, sigma), prior)
+    misfit = y.reshape(prior.shape) - prior
+    expected = prior - sigma.reshape(-1, 1, 1, 1) ** 2 / 2 * misfit / noise
+    torch.testing.assert_close(by_name("tmpd")(Repelling(), operator, y, noise)(x, sigma), expected)
 
 
 class Tails(Denoiser):
