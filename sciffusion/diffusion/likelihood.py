@@ -28,7 +28,7 @@ LARGEST_TRACE = 4096
 
 @dataclass(frozen=True)
 class Likelihood:
-    """``log_prob`` and its ``standard_error`` from the probes (0 for the exact trace), (batch,), nats per field.
+    """``log_prob`` and its ``standard_error`` from the probes (0 for the exact trace, nan for one probe), (batch,), nats.
 
     ``size`` (batch,) counts the valid values, ``calls`` the evaluations of the denoiser.
     """
@@ -84,7 +84,8 @@ def log_likelihood(
     solution = solve(rate, state, math.log(sigma_min), math.log(sigma_max), rtol, atol)
     end, change = solution.state[:, :values].reshape(x.shape), solution.state[:, values:]
     last = prior(end) if prior is not None else _normal(end, size, math.hypot(sigma_data, sigma_max))
-    error = change.std(1) / math.sqrt(traces) if traces > 1 else torch.zeros_like(size)
+    single = torch.full_like(size, 0.0 if probes is None else math.nan)
+    error = change.std(1) / math.sqrt(traces) if traces > 1 else single
     return Likelihood(last + change.mean(1), error, size, solution.calls)
 
 
