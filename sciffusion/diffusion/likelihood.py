@@ -28,9 +28,10 @@ LARGEST_TRACE = 4096
 
 @dataclass(frozen=True)
 class Likelihood:
-    """``log_prob`` and its ``standard_error`` from the probes (0 for the exact trace, nan for one probe), (batch,), nats.
+    """``log_prob`` and its ``standard_error`` from the probes, (batch,), nats per field.
 
-    ``size`` (batch,) counts the valid values, ``calls`` the evaluations of the denoiser.
+    The error is 0 for the exact trace and nan for one probe. ``size`` (batch,) counts the valid values, ``calls`` the
+    evaluations of the denoiser.
     """
 
     log_prob: Tensor
