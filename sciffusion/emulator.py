@@ -21,6 +21,7 @@ from sciffusion import config, model_folder, registry
 from sciffusion.errors import SciffusionError
 from sciffusion.execution.device import resolve_device
 from sciffusion.execution.limits import AllocationLimit
+from sciffusion.fields import axes
 from sciffusion.fields.cases import Case, cases_of, encode_label
 from sciffusion.stages.base import Prepared, Stage
 from sciffusion.stages.drawing import Drawn, draws
@@ -296,7 +297,7 @@ class Emulator:
         for dim in _dims(check):
             values = list({encode_label(case.values[dim]): case.values[dim] for case in check.cases}.values())
             like = next((data[dim] for data in check.conditions.values() if dim in data.coords), None)
-            leading[dim] = xr.DataArray(np.array(values), dims=dim, attrs={} if like is None else like.attrs)
+            leading[dim] = xr.DataArray(np.array(values), dims=dim, attrs={} if like is None else axes.attributes(like))
             leading[dim].encoding = {} if like is None else {k: like.encoding[k] for k in _KEPT if k in like.encoding}
         return leading
 

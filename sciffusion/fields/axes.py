@@ -29,6 +29,7 @@ __all__ = [
 
 Auxiliary = tuple[tuple[str, ...], np.ndarray, dict[str, Any]]
 
+_NAMING_OTHERS = ("bounds", "climatology", "cell_measures", "ancillary_variables")
 _EPOCH = np.datetime64(0, "ns")
 _CLUES = {
     "latitude": {
@@ -142,9 +143,9 @@ def cyclic_columns(centres: np.ndarray, period: float = 360.0) -> int:
     return int(beyond.sum())
 
 
-def attributes(coord: xr.Variable) -> dict[str, Any]:
-    """Attributes of a coordinate, but not the name of its bounds, which are not carried along."""
-    return {name: value for name, value in coord.attrs.items() if name != "bounds"}
+def attributes(variable: xr.Variable | xr.DataArray) -> dict[str, Any]:
+    """Attributes of a variable, but not those that name others which are not carried along, such as its bounds."""
+    return {str(name): value for name, value in variable.attrs.items() if name not in _NAMING_OTHERS}
 
 
 def contiguous_bounds(ds: xr.Dataset | xr.DataArray, coord: xr.Variable) -> np.ndarray | None:
@@ -165,7 +166,7 @@ def contiguous_bounds(ds: xr.Dataset | xr.DataArray, coord: xr.Variable) -> np.n
 def auxiliary(ds: xr.Dataset | xr.DataArray, dims: Sequence[str]) -> dict[str, Auxiliary]:
     """Coordinates on grid dims only that are not the dims' own."""
     return {
-        str(name): (tuple(map(str, coord.dims)), coord.values, dict(coord.attrs))
+        str(name): (tuple(map(str, coord.dims)), coord.values, attributes(coord))
         for name, coord in ds.coords.items()
         if name not in ds.dims and coord.dims and set(coord.dims) <= set(dims)
     }

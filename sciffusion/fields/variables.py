@@ -12,7 +12,7 @@ from sciffusion import config
 from sciffusion.errors import SciffusionError
 from sciffusion.fields import transforms
 from sciffusion.fields.arrays import attributes_to_json
-from sciffusion.fields.axes import Auxiliary
+from sciffusion.fields.axes import Auxiliary, attributes
 from sciffusion.fields.grid import Grid
 
 __all__ = ["TargetVariable", "channel_coords", "stack", "target_variables"]
@@ -82,7 +82,7 @@ def _describe(
         channel_dims=own,
         channel_shape=tuple(array.sizes[dim] for dim in own),
         dtype="float64" if array.dtype == np.float64 and not packed else "float32",
-        attrs=dict(array.attrs),
+        attrs=attributes(array),
     )
 
 
@@ -90,7 +90,7 @@ def channel_coords(ds: xr.Dataset, grid: Grid, channel_dims: Sequence[str]) -> d
     """Coordinates that neither the grid nor a case dim carries: of levels, and scalars such as a height (not times)."""
     core = {*grid.dims, *channel_dims}
     return {
-        str(name): (tuple(map(str, coord.dims)), coord.values, dict(coord.attrs))
+        str(name): (tuple(map(str, coord.dims)), coord.values, attributes(coord))
         for name, coord in ds.coords.items()
         if set(coord.dims) <= core
         and not (coord.dims and set(coord.dims) <= set(grid.dims))

@@ -122,6 +122,20 @@ def test_levels_are_channels_and_come_back_with_their_coordinates():
     assert members["t"].dims == ("member", "time", "longitude", "level", "latitude")
 
 
+def test_no_attribute_names_a_variable_that_is_left_behind():
+    grid = grids.gaussian(8, 16)
+    ds = made(grid, PLAIN, levels=(850.0, 500.0)).assign_coords(height=2.0)
+    for name in ("level", "height"):
+        ds[name].attrs |= {"bounds": f"{name}_bnds", "axis": "Z"}
+    ds["t"].attrs |= {"cell_measures": "area: areacella", "ancillary_variables": "t_error"}
+    codec, _ = codec_of(ds, grid, PLAIN, ["level"])
+    back = codec.template({"time": ds["time"]})
+    assert back["height"].attrs["axis"] == back["level"].attrs["axis"] == "Z"
+    assert back["t"].attrs["units"] == ds["t"].attrs["units"]
+    named = {"bounds", "cell_measures", "ancillary_variables"}
+    assert [name for name, variable in back.variables.items() if named & set(variable.attrs)] == []
+
+
 def test_a_template_has_the_shape_of_the_ensemble_and_no_data():
     grid = grids.gaussian(8, 16)
     ds = made(grid, PLAIN, levels=(850.0, 500.0))

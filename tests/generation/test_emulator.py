@@ -135,6 +135,12 @@ def test_what_was_converted_is_said_once_and_not_at_all_when_quiet(run, tmp_path
     assert "INFO" not in capsys.readouterr().err
 
 
+def test_case_coordinates_keep_their_attributes_but_not_the_name_of_their_bounds(run):
+    emulator, coarse = load(run), held_out(run)[0]["coarse"].isel(time=[0])
+    coarse["time"].attrs |= {"bounds": "time_bnds", "long_name": "valid time"}
+    assert emulator.template(coarse)["time"].attrs == {"long_name": "valid time"}
+
+
 def test_cases_are_selected_under_the_name_of_their_dim_in_either_data(run):
     emulator, coarse = load(run), held_out(run)[0]["coarse"]
     theirs = coarse.rename(time="t").assign_coords(t=("t", coarse.time.values, {"standard_name": "time"}))
