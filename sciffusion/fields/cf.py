@@ -10,12 +10,21 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-__all__ = ["CONVENTIONS", "EXECUTIONS", "IDENTITY", "member_coordinate", "plain_attributes", "provenance", "software"]
+__all__ = [
+    "CONVENTIONS",
+    "EXECUTIONS",
+    "IDENTITY",
+    "INDEPENDENT",
+    "member_coordinate",
+    "plain_attributes",
+    "provenance",
+    "software",
+]
 
 CONVENTIONS = "CF-1.11"
 IDENTITY = "sciffusion_identity"  # attribute with the JSON of the model, seed and settings
 EXECUTIONS = "sciffusion_executions"  # attribute with the JSON of every device, precision and version that took part
-_INDEPENDENT = "none: noise is independent between cases, members are not trajectories"
+INDEPENDENT = "none: noise is independent between cases, members are not trajectories"
 
 
 def member_coordinate(members: Iterable[int]) -> xr.Variable:
@@ -45,7 +54,7 @@ def provenance(attributes: Mapping[str, Any], identity: Mapping[str, Any]) -> di
             "title": "ensemble of generated fields",
             "source": f"diffusion model, {software()}",
             "references": "https://doi.org/10.48550/arXiv.2206.00364",
-            "time_coherence": _INDEPENDENT,
+            "time_coherence": INDEPENDENT,
             **attributes,
             "Conventions": CONVENTIONS,
             "history": f"{line}\n{earlier}" if earlier else line,

@@ -22,6 +22,7 @@ import xarray as xr
 from sciffusion import durations
 from sciffusion.errors import SciffusionError
 from sciffusion.fields.cases import Case, encode_label
+from sciffusion.fields.cf import INDEPENDENT
 from sciffusion.fields.labels import is_time
 
 __all__ = ["Coherence"]
@@ -77,6 +78,8 @@ class Coherence:
         return {"dim": self.dim, "rho": self.rho, "step_seconds": self.step, "terms": len(self.weights)}
 
     def __str__(self) -> str:
+        if self.rho == 0:
+            return INDEPENDENT
         return (
             f"AR(1) along {self.dim}: the noise of cases {durations.clock(self.step)} apart has correlation "
             f"{self.rho:g}; a sum over {len(self.weights)} innovations, what is left out weighs less than {SMALL:g}"

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sciffusion import stopping
 from sciffusion.fields.ensemble import EnsembleStore
 from sciffusion.fields.locks import held
 from sciffusion.fields.markers import FOLDER
@@ -53,8 +54,12 @@ class Closing:
             self.close(case)
 
     def rest(self) -> bool:
-        """Close what is left; whether every case of the store is closed."""
-        return self.idle or all([self.close(case) for case in range(self._count)])
+        """Close what is left; whether every case of the store is closed. Raises Stopped when a signal asks to stop."""
+        closed = True
+        for case in range(0 if self.idle else self._count):
+            stopping.check()
+            closed &= self.close(case)
+        return closed
 
     @property
     def _count(self) -> int:
