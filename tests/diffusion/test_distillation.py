@@ -144,6 +144,46 @@ def test_the_gradient_of_easy_tuning_at_the_exact_map_closes_with_the_gap():
     torch.testing.assert_close(residual, expected)
 
 
+@pytest.mark.parametrize(("progress", "stage"), [(0.0, 0), (0.13, 1), (0.99, 7), (1.0, 7)])
+def test_the_gap_of_easy_tuning_is_that_of_its_paper(progress, stage):
+    """r / sigma = 1 - (1 + 8 sigmoid(-sigma)) / 2^(stage + 1), at least 0, in eight stages of equal length."""
+    sigma, lower = EasyConsistency(noise=NOISE).levels(64, seeded(), progress)
+    gap = (1 + 8 / (1 + sigma.exp())) / 2 ** (stage + 1)
+    torch.testing.assert_close(lower, sigma * (1 - gap).clamp(min=0))
+
+
+class Shifted(FlowMap):
+    """The exact map whose average denoiser is off by one everywhere."""
+
+    def average(self, x, sigma, sigma_to, cond=None):
+        return EXACT.average(x, sigma, sigma_to) + 1
+
+
+@pytest.mark.parametrize("sigma", [0.1, 20.0])
+def test_progressive_distillation_weighs_by_the_truncated_snr(sigma):
+    """max(1 / sigma^2, 1) of the squared error of x0: section 4 of arXiv:2202.00512."""
+    objective = ProgressiveDistillation(teacher=EXACT, sigmas=GRID)
+    residual = objective.residual(Shifted(), draw(sigma, sigma / 2, sigma / 4))
+    torch.testing.assert_close(residual.square(), torch.full_like(residual, max(sigma**-2, 1)))
+
+
+def test_one_step_generators_start_as_their_sampler_does():
+    """At sd sqrt(sigma_data^2 + sigma_max^2), in one call from sigma_max to 0, with every member's own noise."""
+    starts = []
+
+    class Recording(FlowMap):
+        def average(self, x, sigma, sigma_to, cond=None):
+            starts.append(x)
+            assert (sigma == 0.5).all()
+            assert (sigma_to == 0).all()
+            return x
+
+    OneStepCRPS(sigma_max=0.5, members=3, sigma_data=1.2)(Recording(), torch.zeros(4000, 1, 5), None, seeded())
+    assert starts[0].shape == (12_000, 1, 5)
+    assert float(starts[0].std()) == pytest.approx(1.3, rel=0.02)
+    assert float((starts[0][0::3] * starts[0][1::3]).mean()) == pytest.approx(0, abs=0.05)
+
+
 @pytest.mark.parametrize(("step", "order"), [(DenoiserMap, 2), (HeunMap, 3)])
 def test_consistency_distillation_inherits_the_order_of_the_teachers_step(step, order):
     objective = ConsistencyDistillation(teacher=step(TEACHER), sigmas=GRID)
@@ -392,5 +432,9 @@ def test_losses_ignore_what_stands_at_invalid_cells_and_use_all_weights():
         assert losses[0].shape == (6,)
         assert losses[0].isfinite().all()
         assert torch.equal(*losses)
+        area = torch.tensor([0.5, 2.0, 1.0, 0.3, 1.2])
+        weighed, same = (objective(student, x0, cond, seeded(1), weights=w) for w in (area, torch.ones(5)))
+        torch.testing.assert_close(same, losses[0])
+        assert not torch.allclose(weighed, losses[0], rtol=1e-3)
         losses[0].mean().backward()
         assert next(student.parameters()).grad.isfinite().all()

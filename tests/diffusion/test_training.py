@@ -91,6 +91,11 @@ def test_masked_mean_is_the_ratio_of_sums_over_the_batch():
     assert float(per_sample.mean()) == pytest.approx(float((w * values).sum() / w.sum()), rel=1e-5)
 
 
+def test_polar_cells_count_for_a_twentieth_of_the_mean_cell_at_least():
+    values, area = torch.tensor([[[1.0, 0.0, 0.0]]]), torch.tensor([0.001, 1.0, 1.949])
+    assert float(weighted_mean(values, area)[0]) == pytest.approx(0.05 / (0.05 + 1.0 + 1.949))
+
+
 def test_invalid_cells_neither_enter_nor_leave():
     class Leaky(Denoiser):
         def forward(self, x, sigma, cond=None):
@@ -102,6 +107,9 @@ def test_invalid_cells_neither_enter_nor_leave():
     losses = [denoising_loss(Masked(Leaky()), x, Context(valid=valid), NoiseRange(), seeded(2)) for x in (x0, spoiled)]
     assert torch.equal(*losses)
     assert (Masked(Leaky())(x0, torch.ones(2), Context(valid=valid))[~valid.expand_as(x0)] == 0).all()
+    elsewhere = torch.where(valid, x0, 1e3)  # what stands there in a sampler's x is not heard by valid cells either
+    answers = [Masked(Leaky())(x, torch.ones(2), Context(valid=valid)) for x in (x0, elsewhere)]
+    assert torch.equal(*answers)
     at_zero = Identity()  # a denoiser that is not told about the mask sees 0 there, and its answer there costs nothing
     error = denoising_error(at_zero, spoiled, torch.ones(2), torch.zeros_like(x0), Context(valid=valid))
     assert torch.equal(at_zero.seen, torch.where(valid, x0, 0))
