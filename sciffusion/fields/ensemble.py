@@ -283,7 +283,7 @@ class EnsembleStore:
 
         Where there are no locks it may make its ``own`` ones only.
         """
-        return held(self.path / FOLDER / f".{share}.lock", without_locks=own)
+        return held(self.path / FOLDER / f".{share}.lock", without_locks=own, remove=True)
 
     def finalise(self) -> None:
         """Write the status coordinate, remove what killed writers left, gather the metadata; only when none writes."""

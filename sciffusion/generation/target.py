@@ -22,6 +22,7 @@ from sciffusion.fields.ensemble import EnsembleStore, is_ensemble_store, open_en
 from sciffusion.fields.excerpt import excerpt
 from sciffusion.fields.identity import EXECUTION, differences, execution_of, misfits, without_execution
 from sciffusion.fields.layout import MEMBER
+from sciffusion.fields.locks import held
 from sciffusion.fields.output import recover, refuse_existing, remove, temporary, uninterrupted, writing
 from sciffusion.generation.processes import Process
 
@@ -121,15 +122,37 @@ class Target:
         return whole
 
     def prepare(self, process: Process, wanted: Wanted, batch_size: Callable[[], int]) -> EnsembleStore:
-        """The store to write to, begun or found again. The first process of a job makes it, the others wait for it.
+        """The store to write to, begun or found again. Whoever comes first begins it, the others wait.
 
-        ``batch_size`` is asked for when a store is made and ``wanted`` leaves it open.
+        ``batch_size`` is asked for when a store is made and ``wanted`` leaves it open. Where the file system has no
+        locks, the first process of a job begins.
         """
-        if process.leads:
-            with uninterrupted():
-                self._begin()
-                return self._resumed(wanted) or self._made(wanted, batch_size)
-        return self._awaited(wanted)
+        lock = self.path.with_name(f".{self.path.name}.lock")
+        refuse_existing(self.path, True)
+        deadline = time.monotonic() + _PATIENCE
+        while True:
+            with held(lock, without_locks=process.leads, remove=True) as first:
+                if first:
+                    with uninterrupted():
+                        self._begin()
+                        return self._resumed(wanted) or self._made(wanted, batch_size)
+            found = self._found(wanted)
+            if found is not None:
+                return found
+            if time.monotonic() > deadline:
+                what = f"{self.work}: another process has not begun it in {_PATIENCE:.0f} s"
+                raise SciffusionError(what, "see what its log says")
+            stopping.check()
+            time.sleep(0.2)
+
+    def _found(self, wanted: Wanted) -> EnsembleStore | None:
+        """The store, once another process has begun it as wanted."""
+        try:
+            store = EnsembleStore(self.work, fsync=wanted.fsync)
+            store.require(wanted.template, wanted.identity)
+        except SciffusionError:
+            return None
+        return store if set(wanted.members) <= set(store.members) else None
 
     def _resumed(self, wanted: Wanted) -> EnsembleStore | None:
         """The store that lies there, with all members; None when a new one has to be made."""
@@ -175,22 +198,7 @@ class Target:
         except SciffusionError:
             if replaces or not is_ensemble_store(self.work):
                 raise
-            return self._awaited(wanted)  # another job was faster
-
-    def _awaited(self, wanted: Wanted) -> EnsembleStore:
-        deadline = time.monotonic() + _PATIENCE
-        while True:
-            try:
-                store = EnsembleStore(self.work, fsync=wanted.fsync)
-                store.require(wanted.template, wanted.identity)
-                if set(wanted.members) <= set(store.members):
-                    return store
-                raise SciffusionError(f"{self.work}: the first process has not added the members yet")
-            except SciffusionError:
-                if time.monotonic() > deadline:
-                    raise
-                stopping.check()
-                time.sleep(0.5)
+            return EnsembleStore(self.work, fsync=wanted.fsync)  # another job was faster, on a disk without locks
 
     def publish(
         self, store: EnsembleStore, kept: Sequence[int] | None = None, finish: Callable[[], None] = lambda: None

@@ -1,6 +1,8 @@
 """Several processes on one store, on several kinds of devices: who makes what, how, and what is refused."""
 
 import json
+import os
+import time
 
 import pytest
 import torch
@@ -8,6 +10,7 @@ import xarray as xr
 
 from sciffusion.errors import SciffusionError
 from sciffusion.fields.ensemble import EnsembleStore, open_ensemble
+from sciffusion.fields.locks import held
 from sciffusion.fields.markers import FOLDER
 from sciffusion.generation.processes import Process
 from sciffusion.generation.sizing import choose_batch
@@ -48,6 +51,27 @@ def test_a_process_that_is_done_takes_over_the_shares_of_dead_ones_only(tmp_path
     run(path)
     xr.testing.assert_equal(fields(path).drop_vars(["lat", "lon"]), expected())
     assert not list(path.rglob(".*.lock"))
+
+
+def test_nobody_waits_for_a_first_process_that_does_not_come(tmp_path, monkeypatch):
+    as_process(monkeypatch, 2, 3)
+    start = time.monotonic()
+    run(tmp_path / "e.zarr")
+    assert time.monotonic() - start < 60
+    assert EnsembleStore(tmp_path / "e.zarr").completed().all()
+
+
+def test_a_process_waits_while_another_one_begins_the_store(tmp_path, monkeypatch):
+    as_process(monkeypatch, 0, 2)
+    monkeypatch.setattr("sciffusion.generation.target._PATIENCE", 0.5)
+    with (
+        held(tmp_path / ".e.zarr.lock", without_locks=False),
+        pytest.raises(SciffusionError, match="another process has not begun it"),
+    ):
+        run(tmp_path / "e.zarr")
+    assert os.listdir(tmp_path) == [".e.zarr.lock"]
+    run(tmp_path / "e.zarr")
+    assert os.listdir(tmp_path) == ["e.zarr"]
 
 
 def test_a_process_leaves_its_share_to_the_one_that_took_it_over(tmp_path, monkeypatch):
