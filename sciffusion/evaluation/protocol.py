@@ -104,6 +104,7 @@ def evaluate(
     SciffusionError
         For a variable that the reference lacks, different grids, inconvertible units, or no case in common.
     """
+    budget, engine = None if memory is None else byte_count(memory), backend_of(backend, device)
     judged = {OURS: ensemble} if isinstance(ensemble, xr.Dataset) else dict(ensemble)
     named = _together(judged, baselines or {})
     first = next(iter(judged.values()))
@@ -115,7 +116,6 @@ def evaluate(
     truth = Source.of("the reference", reference, layout, cells, deterministic=True)
     fields, cases = layout.fields(first, chosen), layout.case_list(first)
     given, known = _coarse(coarse, layout, cells, reference), memories(training, layout, cells, fields, reference)
-    budget, engine = None if memory is None else byte_count(memory), backend_of(backend, device)
     panel = Panel(systems, truth, Domain.of(cells, window), given, estimator, known, engine, budget)
     sample = _sampler(first, training, layout)
     panel.fix_marks(fields, cases)
