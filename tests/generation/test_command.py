@@ -191,3 +191,32 @@ def test_a_store_being_written_can_be_inspected_by_hand(emulator):
 )
 def test_ranges_of_members(numbers, text):
     assert _ranges(numbers) == text
+
+
+def test_statistics_shares_and_a_log_are_asked_for_by_options(emulator, tmp_path, capsys):
+    text = "generate RUN --conditions coarse.nc --members 6 --device cpu --keep mean,members:2 -o k.zarr"
+    assert command(f"{text} --share 1/2 --log logs/one.log") == 0
+    assert emulator.drawn[:3] == [(0, 1), (0, 3), (0, 5)]  # its own first; nobody else came
+    drawn = len(emulator.drawn)
+    assert command(f"{text} --share 0/2") == 0
+    assert len(emulator.drawn) == drawn == 24
+    assert open_ensemble("k.zarr").member.values.tolist() == [0, 1]
+    assert xr.open_zarr("k.zarr", group="statistics").attrs["members"] == 6
+    assert "is complete" in (tmp_path / "logs" / "one.log").read_text()
+
+
+@pytest.mark.parametrize(
+    ("option", "what"),
+    [
+        ("--share 4", "write I/N"),
+        ("--share 4/4", "numbered from 0 to 3"),
+        ("--keep median", "write names with commas"),
+        ("--deadline 10", "no length of time"),
+        ("--deadline 1h --keep mean", "give one of keep and deadline"),
+        ("--time-coherence 1.5", "a correlation of 1.5"),
+    ],
+)
+def test_options_without_sense_are_explained(emulator, tmp_path, capsys, option, what):
+    assert command(f"generate RUN --conditions coarse.nc --device cpu -o e.zarr {option}") == 2
+    assert what in capsys.readouterr().err
+    assert not (tmp_path / "e.zarr").exists()
