@@ -41,9 +41,8 @@ def generate(store: Path, processes: int, args: argparse.Namespace) -> float:
     words += ["--steps", str(args.steps), "--batch-size", str(args.batch_size), "--device", args.device]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(PACKAGE.parent)}
     begun = time.perf_counter()
-    subprocess.run(
-        [sys.executable, *launcher, *words], cwd=DATA, env=environment, check=True, stderr=subprocess.DEVNULL
-    )
+    command = [sys.executable, *launcher, *words]
+    subprocess.run(command, cwd=DATA, env=environment, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     return time.perf_counter() - begun
 
 
