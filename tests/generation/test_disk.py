@@ -1,5 +1,6 @@
 """A disk that fails while an ensemble is made: what is complete stays, and the same call goes on when it is mended."""
 
+import os
 import subprocess
 
 import pytest
@@ -60,3 +61,17 @@ def test_a_corrupted_chunk_is_found_by_verify_and_made_again_by_the_next_run(tmp
     make(path, 3)
     assert chunks(path) == before
     assert EnsembleStore(path).verify() == []
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o077, 0o600), (0o002, 0o664)])
+@pytest.mark.parametrize("suffix", ["zarr", "nc"])
+def test_files_have_the_users_umask_and_no_temporary_one_is_left(tmp_path, umask, mode, suffix):
+    previous = os.umask(umask)
+    try:
+        make(tmp_path / f"e.{suffix}", 1)
+    finally:
+        os.umask(previous)
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert {path.stat().st_mode & 0o777 for path in files} == {mode}
+    assert [path.name for path in tmp_path.iterdir()] == [f"e.{suffix}"]
+    assert [path.name for path in files if path.name.startswith(".") and path.name != ".lock"] == []
