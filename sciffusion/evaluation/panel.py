@@ -72,9 +72,9 @@ class Panel:
     """Sums of all scores per sample ("held-out", "IN-SAMPLE", ...), system and field.
 
     The first of ``systems`` is the ensemble judged, the others are what it is compared with. ``memory`` holds the
-    training data of the fields that have some. ``marks`` holds what
-    every field's counts are counted by, fixed before the first case so that tallies of processes merge. Members that
-    take more than ``budget`` bytes are kept on disk while their case is judged.
+    training data of the fields that have some. ``marks`` holds what every field's counts are counted by, fixed before
+    the first case so that tallies of processes merge. Members that take more than ``budget`` bytes are kept on disk
+    while their case is judged. ``brief``: only what the verdict is made of.
     """
 
     systems: dict[str, Source]
@@ -85,6 +85,7 @@ class Panel:
     memory: dict[str, Memorisation] = field(default_factory=dict)
     backend: Backend = NUMPY
     budget: int | None = None
+    brief: bool = False
     marks: dict[str, Marks] = field(default_factory=dict)
     members: dict[str, int] = field(default_factory=dict)
     tallies: dict[Key, Tally] = field(default_factory=dict)
@@ -112,10 +113,11 @@ class Panel:
     def judge(self, fields: Sequence[Field], case: Case, sample: str) -> Judged:
         """The sums of one case, added to nothing yet."""
         found = {one.label: self._judge(one, case, sample) for one in fields}
-        related(
-            {label: sums for label, (sums, _) in found.items()},
-            {label: marks.thresholds[EXTREME] for label, marks in self.marks.items()},
-        )
+        if not self.brief:
+            related(
+                {label: sums for label, (sums, _) in found.items()},
+                {label: marks.thresholds[EXTREME] for label, marks in self.marks.items()},
+            )
         return found
 
     def _commit(self, case: Case, found: Judged) -> None:
@@ -141,7 +143,12 @@ class Panel:
     def identity(self) -> dict[str, object]:
         """What has to agree for sums to be added up."""
         names = {name: sorted(map(str, source.ds.data_vars)) for name, source in self.systems.items()}
-        return {"systems": names, "grid": list(self.domain.grid.shape), "estimator": self.estimator}
+        return {
+            "systems": names,
+            "grid": list(self.domain.grid.shape),
+            "estimator": self.estimator,
+            "brief": self.brief,
+        }
 
     def led_by(self, name: str) -> "Panel":
         """The same sums with the system ``name`` as the one that is judged."""
@@ -209,25 +216,33 @@ class Panel:
         """The scores of one field."""
         weights, regions, marks = self.domain.weights, self.domain.regions, self.marks[label]
         wraps = tuple(self.domain.grid.periodic)
-        return [
+        needed: list[Score] = [
             Pointwise(weights, regions, self.estimator),
-            RankHistogram(weights, regions, members),
-            BinnedSpread(weights, marks.scale),
             Spectral(self.domain.basis),
-            Distribution(weights, marks.centre, marks.scale),
             Exceedance(weights, regions, marks.thresholds),
-            Multivariate(weights, self.domain.grid.periodic, self.estimator),
             Coverage(weights, marks.centre, marks.scale),
             Neighbours(weights, regions, wraps),
             Seams(wraps),
             Copies(),
             Extremes(),
             Sketch(weights),
+            *([self.memory[label]] if label in self.memory else []),
+        ]
+        return needed if self.brief else needed + self._others(label, members)
+
+    def _others(self, label: str, members: int) -> list[Score]:
+        """Scores that no sentence of the verdict is made of."""
+        weights, regions, marks = self.domain.weights, self.domain.regions, self.marks[label]
+        wraps = tuple(self.domain.grid.periodic)
+        return [
+            RankHistogram(weights, regions, members),
+            BinnedSpread(weights, marks.scale),
+            Distribution(weights, marks.centre, marks.scale),
+            Multivariate(weights, wraps, self.estimator),
             Increments(weights, wraps, marks.centre, marks.thresholds[EXTREME]),
             Occurrence(weights, wraps, tuple(marks.thresholds[QUANTILES.index(q)] for q in EVENTS), members),
             Samples(weights),
             Extent(weights),
-            *([self.memory[label]] if label in self.memory else []),
         ]
 
 

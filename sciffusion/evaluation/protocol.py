@@ -53,6 +53,7 @@ def evaluate(
     memory: int | str | None = None,
     backend: BackendName = "numpy",
     device: str | None = None,
+    brief: bool = False,
 ) -> Evaluation:
     """Judge an ensemble against the truth, beside baselines, on the cells and cases that all of them have.
 
@@ -98,6 +99,8 @@ def evaluate(
         temporary file meanwhile. Default: no limit.
     backend
         numpy (default), or torch on ``device``, by default the GPU where there is one.
+    brief
+        Only the scores that the verdict is made of, in less than half the time.
 
     Raises
     ------
@@ -116,7 +119,7 @@ def evaluate(
     truth = Source.of("the reference", reference, layout, cells, deterministic=True)
     fields, cases = layout.fields(first, chosen), layout.case_list(first)
     given, known = _coarse(coarse, layout, cells, reference), memories(training, layout, cells, fields, reference)
-    panel = Panel(systems, truth, Domain.of(cells, window), given, estimator, known, engine, budget)
+    panel = Panel(systems, truth, Domain.of(cells, window), given, estimator, known, engine, budget, brief)
     sample = _sampler(first, training, layout)
     panel.fix_marks(fields, cases)
     work = _Work(fields, _part(cases, part), sample, progress or (lambda label, done, total: None), processes)

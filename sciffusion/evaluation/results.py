@@ -15,8 +15,10 @@ from sciffusion.evaluation.tally import Tally
 __all__ = ["BOUNDS", "Metric", "Read", "Results"]
 
 BOUNDS = ["lower", "upper"]
+BRIEF = ("headline", "tail_results", "spectral_results", "dependence_results")  # what a verdict is made of
 TABLES = (
-    *("headline", "distribution_results", "multivariate_results", "spectral_results", "dependence_results"),
+    *BRIEF,
+    *("distribution_results", "multivariate_results"),
     *("increment_results", "occurrence_results", "relation_results", "extent_results", "return_results"),
 )
 Metric = Callable[[Mapping[str, np.ndarray]], np.ndarray]
@@ -60,8 +62,9 @@ class Results:
         return {field: self._resampling(field) for field in self.fields}
 
     def dataset(self) -> xr.Dataset:
-        """All scores of the sample."""
-        parts = [table for name in TABLES for table in import_module(f"sciffusion.evaluation.{name}").tables(self)]
+        """All scores of the sample, or those that its verdict is made of."""
+        names = BRIEF if self.panel.brief else TABLES
+        parts = [table for name in names for table in import_module(f"sciffusion.evaluation.{name}").tables(self)]
         merged: xr.Dataset = xr.merge(parts, combine_attrs="drop_conflicts")
         return merged.assign_attrs(self._attributes())
 

@@ -81,7 +81,7 @@ def _row(scores: xr.Dataset, variable: str, system: str) -> tuple[str, ...]:
         system,
         with_interval(float(one["crps"]), one["crps_interval"].values),
         ratio,
-        number(float(one["energy_score"])),
+        number(float(one.get("energy_score", np.nan))),
         number(float(one["rmse"])),
         _bias(float(one["bias"]), float(one["rmse"])),
         with_interval(float(one["spread_skill"]), one["spread_skill_interval"].values),

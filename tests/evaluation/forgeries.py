@@ -115,4 +115,5 @@ def evaluation(problem, members, truth):
         problem.dataset(truth, "time"),
         training=problem.dataset(problem.training, "sample"),
         periodic=problem.periodic,
+        brief=True,
     )

@@ -266,3 +266,15 @@ def test_numbers_survive_netcdf_and_json(perfect, tmp_path):
     entries = json.loads((tmp_path / "a.json").read_text())
     assert entries["scores"]["data_vars"]["crps"]["data"] == evaluation.scores.crps.values.tolist()
     assert entries["verdicts"] == evaluation.verdicts
+
+
+def test_a_brief_evaluation_gives_the_same_verdict(perfect, tmp_path):
+    ensemble, truth = perfect
+    biased = ensemble + 0.5
+    whole, brief = evaluate(biased, truth), evaluate(biased, truth, brief=True)
+    assert brief.verdicts == whole.verdicts
+    assert set(brief.scores) < set(whole.scores)
+    xr.testing.assert_identical(brief.scores, whole.scores[list(brief.scores)].assign_attrs(brief.scores.attrs))
+    assert "too high" in brief.summary()
+    brief.to_html(tmp_path / "brief.html")
+    assert "too high" in (tmp_path / "brief.html").read_text()
