@@ -122,13 +122,14 @@ def _build_denoiser(
     frame, leading_rms = frame_of(settings, codec, earlier), codec.leading_rms
     if not frame.plain:
         measured = measure(experiment, data, frame, NetworkStage(settings, codec, conditioners, earlier))
-        frame.set(measured)
+        frame.cpu().set(measured)
         leading_rms = measured.leading_rms
     levels = fitted_range(settings.noise, leading_rms)
     kind: type[DenoiserStage] = registry.get("stages", settings.kind)
     stage = kind(settings, codec, conditioners, levels, constraint, earlier, frame)
     if settings.sampler.threshold is not None and stage.bounds is not None:
-        stage.bounds.copy_(bounds(experiment, data, stage, settings.sampler.threshold))
+        found = bounds(experiment, data, stage, settings.sampler.threshold)
+        stage.cpu().bounds = found
     return stage
 
 

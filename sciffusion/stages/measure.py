@@ -65,12 +65,14 @@ def measure(experiment: config.Experiment, data: ExperimentData, frame: Frame, r
 
     ``reader`` stands for the stage that the frame is to belong to: it reads the cases and knows the earlier stages.
     """
+    device = next((stage.device for stage in reader.earlier.values()), reader.device)
+    frame.to(device)
     channels = frame.space.shape[0]
     totals, sketch = Totals.zeros(channels), Sketch()
     most = min(CASES, experiment.train.statistics_cases)
     with torch.no_grad():
         cases = training_cases(experiment, data, reader, crop=experiment.train.crop)
-        for batch in batches(cases, most, reader.device):
+        for batch in batches(cases, most, device):
             outputs = {} if frame.baseline is None else {frame.baseline: reader.earlier[frame.baseline].truth(batch)}
             v = frame.target(frame.space.encode(batch["z"]), outputs)
             area, valid = frame.space.cells(batch["area"], batch["valid"])
@@ -87,12 +89,14 @@ def measure(experiment: config.Experiment, data: ExperimentData, frame: Frame, r
 def bounds(experiment: config.Experiment, data: ExperimentData, stage: DenoiserStage, order: float) -> Tensor:
     """Lowest and highest y of the training cases, and the largest quantile of |y| of any case, (3, channel)."""
     found = []
+    device = next((earlier.device for earlier in stage.earlier.values()), stage.device)
+    stage.to(device)
     with torch.no_grad():
         cases = training_cases(experiment, data, stage, crop=experiment.train.crop)
-        for batch in batches(cases, CASES, stage.device):
+        for batch in batches(cases, CASES, device):
             y = stage.frame.target(stage.truth(batch), stage.truths(batch))[0].flatten(1).double()
             found.append(torch.stack([y.amin(1), y.amax(1), torch.quantile(y.abs(), order, dim=1)]))
-    low, high, size = torch.stack(found).unbind(1)
+    low, high, size = torch.stack(found).cpu().unbind(1)
     return torch.stack([low.amin(0), high.amax(0), size.amax(0)]).float()
 
 

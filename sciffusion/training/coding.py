@@ -73,6 +73,7 @@ def reconstruction_floor(stage: AutoencoderStage, data: ExperimentData) -> dict[
     return floor
 
 
-def floors(stages: Sequence[Any], data: ExperimentData) -> dict[str, Any]:
+def floors(stages: Sequence[Any], data: ExperimentData, device: torch.device) -> dict[str, Any]:
     """The floor of every autoencoder of a chain, by its name."""
-    return {stage.name: reconstruction_floor(stage, data) for stage in stages if isinstance(stage, AutoencoderStage)}
+    coders = [stage for stage in stages if isinstance(stage, AutoencoderStage)]
+    return {coder.name: reconstruction_floor(coder.to(device), data) for coder in coders}

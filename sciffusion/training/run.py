@@ -18,17 +18,12 @@ import os
 import shutil
 import sys
 import time
-import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
 import yaml
-from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
-from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
-from pytorch_lightning.loggers import CSVLogger
 
 import sciffusion
 from sciffusion import config, stopping
@@ -37,25 +32,12 @@ from sciffusion.datasets.pairs import ExperimentData, open_experiment
 from sciffusion.emulator import Emulator
 from sciffusion.errors import SciffusionError
 from sciffusion.stages.base import Stage
-from sciffusion.stages.build import build_baselines, build_stage
-from sciffusion.stages.flowmap import FlowMapStage
-from sciffusion.stopping import Stopped
-from sciffusion.training.callbacks import Checkpoints, LogLines, StopOnSignal, last_checkpoint
-from sciffusion.training.coding import AutoencoderModule, floors
-from sciffusion.training.data import TrainingData
-from sciffusion.training.denoising import DenoiserModule
-from sciffusion.training.mapping import FlowMapModule
-from sciffusion.training.module import StageModule
-from sciffusion.training.regressing import RegressionModule
+from sciffusion.stages.build import build_baselines
+from sciffusion.training.chain import device_of, extended, rank, steps_of, wait_for
+from sciffusion.training.coding import floors
 from sciffusion.training.teacher import teacher_of
 
 __all__ = ["train"]
-
-MODULES: dict[str, Callable[[Any, config.TrainSettings], StageModule]] = {
-    "autoencoder": AutoencoderModule,
-    "denoiser": DenoiserModule,
-    "regression": RegressionModule,
-}
 
 log = logging.getLogger(__name__)
 Config = str | Path | Mapping[str, Any] | config.Experiment
@@ -95,54 +77,11 @@ def _train(experiment: Config, overrides: Sequence[str], overwrite: bool, progre
     if (teacher := teacher_of(settings.stages[-1])) is not None:
         stages = list(teacher.earlier.values())
     for own in settings.stages[len(stages) :]:
-        stages = _extended(stages, own, settings, data, folder, show)
-    if _rank() == 0:
+        stages = extended(stages, own, settings, data, folder, show)
+    if rank() == 0:
         _finish(settings, data, folder, stages, time.monotonic() - start)
-    _wait_for(folder / "emulator" / "model.json")
+    wait_for(folder / "emulator" / "model.json")
     return Emulator.load(folder / "emulator")
-
-
-def _extended(
-    before: Sequence[Stage],
-    own: config.Stage,
-    settings: config.Experiment,
-    data: ExperimentData,
-    folder: Path,
-    progress: bool,
-) -> list[Stage]:
-    """The chain with one more trained stage: read from the run folder where it was finished, or trained to its end."""
-    done, earlier = folder / "stages" / own.name, {stage.name: stage for stage in before}
-    experiment = _with_own(settings, own)
-    if not _is_done(done, experiment.train.steps):
-        stage = _prepared(experiment, own, data, folder / "prepared" / own.name, earlier)
-        module, loaders = _module(own, stage, experiment.train), TrainingData(experiment, data, stage)
-        checkpoints, stop = folder / "checkpoints" / own.name, StopOnSignal()
-        trainer = _trainer(experiment.train, folder, own.name, stop, progress)
-        trainer.fit(module, datamodule=loaders, ckpt_path=last_checkpoint(checkpoints), weights_only=True)
-        if stop.stopped:
-            raise KeyboardInterrupt if stop.interrupted else Stopped
-        if trainer.is_global_zero:
-            Emulator([*before, module.result()], {"recipe": settings.recipe, "steps": trainer.global_step}).save(done)
-        trainer.strategy.barrier()
-    return Emulator.load(done).stages
-
-
-def _module(own: config.Stage, stage: Any, settings: config.TrainSettings) -> StageModule:
-    """The training of a stage."""
-    if own.kind == "flowmap":
-        return FlowMapModule(stage, settings, teacher_of(own))
-    return MODULES[own.kind](stage, settings)
-
-
-def _is_done(path: Path, steps: int) -> bool:
-    """Whether a stage was trained to its end, which a user may have moved further away."""
-    return (path / "model.json").is_file() and int(Emulator.load(path).card["steps"]) >= steps
-
-
-def _with_own(settings: config.Experiment, own: config.Stage) -> config.Experiment:
-    """The experiment with the stage's own training settings laid over the common ones."""
-    changes = own.train.model_dump(exclude_none=True)
-    return settings.model_copy(update={"train": settings.train.model_copy(update=changes)})
 
 
 def _finish(
@@ -154,7 +93,7 @@ def _finish(
     for stage in stages:
         stage.codec = codec
     card = _card(settings, data, folder, seconds)
-    if floor := floors(stages, data):
+    if floor := floors(stages, data, device_of(settings.train)):
         card["reconstruction_floor"] = floor
     emulator = Emulator(stages, card)
     for name, baseline in built.items():
@@ -197,75 +136,6 @@ def _difference(old: Any, new: Any, place: str = "") -> str:
     return "" if old == new else place
 
 
-def _prepared(
-    settings: config.Experiment, own: config.Stage, data: ExperimentData, path: Path, earlier: Mapping[str, Stage]
-) -> Any:
-    """The untrained stage. The first process measures the statistics, the others wait for its file."""
-    if _rank() == 0 and not (path / "model.json").is_file():
-        log.info("stage %s: measuring statistics of %d training cases", own.name, len(data.cases["train"]))
-        torch.manual_seed(settings.train.seed)
-        teacher = teacher_of(own)
-        if teacher is None:
-            stage = build_stage(own, settings, data, earlier)
-        else:
-            assert isinstance(own, config.FlowMapStage)
-            stage = FlowMapStage.of_teacher(own, teacher)
-            earlier = teacher.earlier
-        Emulator([*earlier.values(), stage], {"recipe": settings.recipe}).save(path)
-    _wait_for(path / "model.json")
-    return Emulator.load(path).stage
-
-
-def _rank() -> int:
-    return int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", os.environ.get("LOCAL_RANK", 0))))
-
-
-def _wait_for(path: Path) -> None:
-    while not path.is_file():
-        stopping.check()
-        time.sleep(0.2)
-
-
-def _trainer(
-    settings: config.TrainSettings, folder: Path, stage: str, stop: StopOnSignal, progress: bool
-) -> pl.Trainer:
-    _hush_lightning()
-    bar = [pl.callbacks.TQDMProgressBar()] if progress else [LogLines(settings.steps)]
-    return pl.Trainer(
-        accelerator={"cuda": "gpu"}.get(settings.accelerator, settings.accelerator),
-        devices=settings.devices,
-        num_nodes=settings.nodes,
-        plugins=_cluster(),
-        strategy="auto",
-        precision=settings.precision,
-        max_steps=settings.steps,
-        max_epochs=-1,
-        val_check_interval=settings.validate_every,
-        check_val_every_n_epoch=None,
-        num_sanity_val_steps=0,
-        log_every_n_steps=10,
-        logger=CSVLogger(str(folder), name="metrics", version=stage),
-        callbacks=[Checkpoints(folder / "checkpoints" / stage, settings.validate_every), stop, *bar],
-        enable_checkpointing=False,
-        enable_progress_bar=progress,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-    )
-
-
-def _cluster() -> list[Any]:
-    """Under srun: SLURM's own environment, without Lightning's requeueing, which would compete with the script's."""
-    under_srun = SLURMEnvironment.detect() and not TorchElasticEnvironment.detect()
-    return [SLURMEnvironment(auto_requeue=False)] if under_srun else []
-
-
-def _hush_lightning() -> None:
-    """Keep its hints and the deprecations inside it from the terminal; what it warns of is still heard."""
-    for name in ("pytorch_lightning", "lightning_fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated", category=FutureWarning)
-
-
 def _interactive() -> bool:
     return sys.stderr.isatty()
 
@@ -278,7 +148,7 @@ def _card(settings: config.Experiment, data: ExperimentData, folder: Path, secon
         for split, cases in data.cases.items()
     }
     trained = [own.name for own in settings.stages if (folder / "stages" / own.name / "model.json").is_file()]
-    steps = {name: Emulator.load(folder / "stages" / name).card["steps"] for name in trained}
+    steps = {name: steps_of(folder / "stages" / name) for name in trained}
     on_gpu = settings.train.accelerator != "cpu" and torch.cuda.is_available()
     return {
         "recipe": settings.recipe,

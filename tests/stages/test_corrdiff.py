@@ -91,6 +91,16 @@ def test_a_chain_that_is_stopped_between_its_stages_ends_with_the_same_weights(r
     assert all(value.equal(resumed[name]) for name, value in whole.items())
 
 
+def test_a_stage_that_is_trained_further_takes_those_behind_it_along(run, tmp_path):
+    shutil.copytree(run.folder, tmp_path / "run")
+    longer = toy(run.folder.parent, "corrdiff", f"output={tmp_path / 'run'}", "train.steps=6")
+    settings = longer.experiment.model_copy(update={"train": run.experiment.train})
+    write_experiment(tmp_path / "run/experiment.yaml", settings.model_dump(mode="json"))
+    assert train(longer.experiment, progress=False).card["stage_steps"] == {"regression": 6, "denoiser": 6}
+    behind, alone = (load_file(tmp_path / f"run/stages/{n}/weights.safetensors") for n in ("denoiser", "regression"))
+    assert all(behind[name].equal(value) for name, value in alone.items())
+
+
 def test_the_recipe_is_chosen_on_the_command_line(run, tmp_path, capsys):
     settings = run.experiment.model_dump(mode="json") | {"recipe": "edm", "output": str(tmp_path / "run")}
     stage = settings["stages"][1] | {"inputs": None, "baseline": "coarse"}

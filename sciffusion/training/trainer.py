@@ -1,0 +1,57 @@
+"""The Lightning trainer of a stage."""
+
+import logging
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+from pytorch_lightning.loggers import CSVLogger
+
+from sciffusion import config
+from sciffusion.training.callbacks import Checkpoints, LogLines, StopOnSignal
+
+__all__ = ["make_trainer"]
+
+
+def make_trainer(
+    settings: config.TrainSettings, folder: Path, stage: str, stop: StopOnSignal, progress: bool
+) -> pl.Trainer:
+    """A trainer of one stage of a run: checkpoints and metrics in its own folders, a bar or log lines."""
+    _hush_lightning()
+    bar = [pl.callbacks.TQDMProgressBar()] if progress else [LogLines(settings.steps)]
+    return pl.Trainer(
+        accelerator={"cuda": "gpu"}.get(settings.accelerator, settings.accelerator),
+        devices=settings.devices,
+        num_nodes=settings.nodes,
+        plugins=_cluster(),
+        strategy="auto",
+        precision=settings.precision,
+        max_steps=settings.steps,
+        max_epochs=-1,
+        val_check_interval=settings.validate_every,
+        check_val_every_n_epoch=None,
+        num_sanity_val_steps=0,
+        log_every_n_steps=10,
+        logger=CSVLogger(str(folder), name="metrics", version=stage),
+        callbacks=[Checkpoints(folder / "checkpoints" / stage, settings.validate_every), stop, *bar],
+        enable_checkpointing=False,
+        enable_progress_bar=progress,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+    )
+
+
+def _cluster() -> list[Any]:
+    """Under srun: SLURM's own environment, without Lightning's requeueing, which would compete with the script's."""
+    under_srun = SLURMEnvironment.detect() and not TorchElasticEnvironment.detect()
+    return [SLURMEnvironment(auto_requeue=False)] if under_srun else []
+
+
+def _hush_lightning() -> None:
+    """Keep its hints and the deprecations inside it from the terminal; what it warns of is still heard."""
+    for name in ("pytorch_lightning", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated", category=FutureWarning)
