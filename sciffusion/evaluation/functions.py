@@ -85,7 +85,10 @@ def _one(
 
 
 def _levels(values: Levels) -> tuple[float, ...]:
-    return tuple(float(v) for v in ([values] if isinstance(values, int | float) else values))
+    found = tuple(float(v) for v in ([values] if isinstance(values, int | float) else values))
+    if not found:
+        raise SciffusionError("no threshold or level is given", "give one or more")
+    return found
 
 
 def crps(
@@ -269,4 +272,6 @@ def skill_score(
 
     ``measure`` is any measure of cells; the default is the fair CRPS. Intervals resample both together.
     """
+    if isinstance(measure, whole_fields.FieldMeasure):
+        raise SciffusionError("the skill of a score of whole fields", "divide the scores of both, case by case")
     return score(single_cells.Skill(measure or CRPS()), ensemble, reference, baseline, **settings)

@@ -132,7 +132,10 @@ class Matched:
             if unknown or bool((given < 0).any()):
                 raise SciffusionError("the weights do not fit", f"give weights of zero or more along {self.dims}")
             labelled = [dim for dim in given.dims if dim in given.indexes and dim in self.ensemble.indexes]
-            return given.reindex({dim: self.ensemble[dim] for dim in labelled}, method="nearest", tolerance=1e-6)
+            found = given.reindex({dim: self.ensemble[dim] for dim in labelled}, method="nearest", tolerance=1e-6)
+            if bool(found.isnull().any()):
+                raise SciffusionError("the weights are not known everywhere", "give weights for all of the ensemble")
+            return found
         if given == "equal" or self.grid is None:
             return xr.DataArray(1.0)
         return xr.DataArray(self.grid.cell_area(), dims=self.grid.dims)

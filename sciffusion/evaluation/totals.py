@@ -51,6 +51,9 @@ class Totals:
         """Sums of both, labels matched. Raises SciffusionError for another measure or other dims."""
         if self.measure != other.measure or self.kept != other.kept or self.sampling != other.sampling:
             raise SciffusionError("totals of different measures or dims", "merge parts of one calculation")
+        nameless = [dim for dim in (*self.kept, self.sampling) if dim is not None and dim not in self.sums.indexes]
+        if nameless:
+            raise SciffusionError(f"{nameless[0]} has no labels to merge by", f"give {nameless[0]} a coordinate")
         both = xr.align(self.sums, other.sums, join="outer", fill_value=0.0)
         return replace(self, sums=both[0] + both[1], members=max(self.members, other.members))
 

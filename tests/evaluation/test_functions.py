@@ -14,6 +14,7 @@ from scipy.stats import norm
 from sciffusion import evaluation as ev
 from sciffusion.errors import SciffusionError
 from sciffusion.evaluation.single_cells import CRPS, ErrorOfMean
+from sciffusion.evaluation.whole_fields import Energy
 
 MEMBERS, TIMES, ROWS, COLUMNS = 9, 24, 6, 8
 TIGHT = {"rtol": 1e-12, "atol": 1e-12}
@@ -33,6 +34,10 @@ def data():
     truth = xr.DataArray(draws[0], coords, ("time", "lat", "lon"), "t", {"units": "K"})
     ensemble = xr.DataArray(draws[1:], coords, ("member", "time", "lat", "lon"), "t", {"units": "K"})
     return ensemble, truth
+
+
+def _totals(ensemble, truth):
+    return ev.accumulate(CRPS(), ensemble.drop_vars("time"), truth.drop_vars("time"), over="time")
 
 
 def area(truth):
@@ -270,6 +275,10 @@ def test_datasets_and_attributes(data):
         (lambda e, t: ev.energy_score(e, t, keep="lat"), "whole fields"),
         (lambda e, t: ev.crps(e.to_dataset(), t.to_dataset(name="q")), "no 't'"),
         (lambda e, t: ev.crps(e, t, weights=-xr.ones_like(t)), "weights"),
+        (lambda e, t: ev.crps(e, t, weights=xr.ones_like(t[:, 1:])), "not known everywhere"),
+        (lambda e, t: ev.brier_score(e, t, []), "no threshold"),
+        (lambda e, t: ev.skill_score(e, t, t, measure=Energy()), "whole fields"),
+        (lambda e, t: _totals(e, t).merge(_totals(e, t)), "time has no labels"),
         (lambda e, t: ev.accumulate(CRPS(), e, t).merge(ev.accumulate(ErrorOfMean(), e, t)), "different measures"),
     ],
 )
