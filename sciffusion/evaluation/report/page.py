@@ -26,7 +26,7 @@ LARGEST = 9.5e6  # bytes of a page that can be sent by mail
 def render(evaluation: "Evaluation") -> str:
     """The report as HTML: no file, font or script from elsewhere, under 10 MB."""
     names = [str(name) for name in evaluation.scores["variable"].values]
-    for most in MOST_VARIABLES:
+    for most in sorted({min(most, len(names)) for most in MOST_VARIABLES}, reverse=True):
         page = _page(evaluation, names[:most])
         if len(page.encode()) < LARGEST:
             break
