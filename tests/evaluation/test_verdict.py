@@ -1,0 +1,45 @@
+"""A sentence is said when it is notable and survives the correction over all that was looked at, or with its doubt."""
+
+import numpy as np
+import pytest
+import xarray as xr
+from scipy import stats
+
+from sciffusion.evaluation import evaluate
+from sciffusion.evaluation.verdict.chance import two_sided, two_sided_of_interval
+from sciffusion.evaluation.verdict.judge import holm
+
+
+def test_holm_rejects_stepwise():
+    """0.001 <= 0.01 / 3 and 0.004 <= 0.01 / 2, but 0.2 > 0.01; Bonferroni alone would lose the second."""
+    assert holm([0.2, 0.001, 0.004, np.nan], 0.01) == 0.004
+    assert holm([0.2, 0.004, 0.5], 0.01) < 0
+    assert holm([], 0.01) < 0
+
+
+def test_chances_are_those_of_student():
+    assert float(two_sided(np.array(2.5), np.array(1.0), 9)) == pytest.approx(2 * stats.t.sf(2.5, 9), rel=1e-12)
+    assert two_sided_of_interval(1.959964, np.array([0.0, 3.919928]), np.inf) == pytest.approx(0.05, rel=1e-4)
+    assert np.isnan(two_sided_of_interval(1.0, np.array([np.nan, np.nan]), 9))
+
+
+def forged(cases, rows, factor):
+    draws = np.random.default_rng(0).normal(size=(7, cases, rows, rows))
+    truth = xr.Dataset({"a": (("time", "y", "x"), draws[0])})
+    return xr.Dataset({"a": (("member", "time", "y", "x"), factor * draws[1:])}), truth
+
+
+def test_a_departure_of_unknown_error_is_said_with_that_doubt_and_blames_nobody():
+    evaluation = evaluate(*forged(2, 3, 0.3), brief=True)
+    assert any("Under-dispersive" in one and "how sure this is" in one for one in evaluation.verdicts["a"])
+    assert "under-dispersive" not in evaluation.faults["a"]
+
+
+def test_the_sentence_of_a_scale_has_its_wavelengths_and_its_interval():
+    ensemble, truth = forged(30, 32, 1.0)
+    smooth = (ensemble + ensemble.roll(x=1) + ensemble.roll(x=-1)) / 3
+    found = evaluate(smooth, truth, periodic=["y", "x"], brief=True)
+    assert any(
+        one.startswith("Under-dispersive at wavelengths below") and "spread/skill 0." in one and "[0." in one
+        for one in found.verdicts["a"]
+    )
