@@ -39,7 +39,7 @@ def _run(args: argparse.Namespace) -> int:
         raise SciffusionError(f"{teacher}: not a run folder", "give one that `sciffusion train` made; it has the data")
     output = args.output or f"{str(teacher).rstrip('/')}_{args.method}_{args.steps}"
     experiment: Any = distilled(teacher, args.method, args.steps, output, args.set)
-    log_to(experiment.output)
+    log_to(f"{experiment.output}/sciffusion.log")
     train(experiment, overwrite=args.overwrite, progress=False if args.no_progress else None)
     print(f"distilled; next: sciffusion generate {experiment.output} --members 16 --output ens.zarr")
     return 0
