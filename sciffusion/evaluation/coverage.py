@@ -7,6 +7,7 @@ of the ensemble mean, which is high where the members happen to be; a number in 
 """
 
 from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 
@@ -30,7 +31,7 @@ class Coverage:
         """Sums (class,) of one case."""
         error, _, count = pair.moments
         mean = pair.truth + error * count / (count + 1)
-        low, high = np.fmin.reduce(list(pair.members)), np.fmax.reduce(list(pair.members))
+        low, high = (reduce(extreme, pair.members) for extreme in (np.fmin, np.fmax))
         beyond = {
             "below": (pair.truth < low) + 0.5 * (pair.truth == low),
             "above": (pair.truth > high) + 0.5 * (pair.truth == high),

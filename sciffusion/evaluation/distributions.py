@@ -36,8 +36,11 @@ class Distribution:
     def measure(self, pair: Pair) -> Sums:
         """Sums (bin,) of one case, kept in total, and the extreme values."""
         valid = pair.valid
-        members = np.sum([self._count(member, valid & np.isfinite(member)) for member in pair.members], axis=0)
-        counts = {"values_members": members / len(pair.members), "values_truth": self._count(pair.truth, valid)}
+        truth = self._count(pair.truth, valid)
+        members = np.zeros_like(truth)
+        for member in pair.members:
+            members += self._count(member, valid & np.isfinite(member))
+        counts = {"values_members": members / len(pair.members), "values_truth": truth}
         extremes = _extremes(pair.members, valid, "members") | _extremes([pair.truth], valid, "truth")
         return Sums(total=counts, maximum=extremes)
 
