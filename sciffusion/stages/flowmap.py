@@ -6,6 +6,7 @@ It is a denoiser stage but for how it is sampled and trained: ``sampler.steps`` 
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -80,6 +81,13 @@ class FlowMapStage(DenoiserStage):
             return to_device(self.noise(items, seed=seed, step=step, stream="solver"), self.device)
 
         return self.walk(self.flow_map(denoiser), noise, self.levels(settings), context, fresh)
+
+    def describe(self) -> dict[str, Any]:
+        """As of a denoiser; a model is passed on, the folders of the machine that trained it are not."""
+        entry = super().describe()
+        teacher = entry["settings"]["teacher"]
+        entry["settings"]["teacher"] = teacher and Path(teacher).name
+        return entry
 
     @classmethod
     def of_teacher(cls, settings: config.FlowMapStage, teacher: DenoiserStage) -> Self:

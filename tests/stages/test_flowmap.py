@@ -38,6 +38,7 @@ def test_a_distilled_emulator_calls_the_network_as_often_as_it_says(teacher, tmp
     emulator = load(out)
     check = emulator.check(*held_out(out))
     assert emulator.sampler().steps == 2
+    assert emulator.stage.settings.teacher == teacher.folder.name  # no folder of this machine
     calls, ensemble = counted(emulator, check)
     assert calls == 2
     assert float(ensemble.a.std("member").mean()) > 0
