@@ -143,6 +143,7 @@ class Results:
             "estimator": f"{self.panel.estimator} CRPS; absolute error for systems of one member",
             "members": self.panel.members.get(self.systems[0], 0),
             "cases": len(self.cases),
+            "extent": "brief: what the verdict is made of" if self.panel.brief else "everything",
             "weights": "cell area",
             "spectral_window": basis.window,
             "wavenumber_units": basis.units,

@@ -117,6 +117,12 @@ def test_what_one_member_cannot_show_is_left_out_with_the_reason(data):
     assert "it needs an ensemble of two or more members" in page
 
 
+def test_a_brief_evaluation_says_that_it_is_why_figures_are_missing(data):
+    ensemble, truth = data
+    page = render(evaluate(ensemble, truth, brief=True))
+    assert "Left out: rank histogram, spread skill, reliability, roc; a brief evaluation leaves it out" in page
+
+
 def test_numbers_of_the_page_of_the_json_and_of_the_netcdf_are_one(read, evaluation, tmp_path):
     evaluation.to_json(tmp_path / "all.json")
     evaluation.to_netcdf(tmp_path / "all.nc")

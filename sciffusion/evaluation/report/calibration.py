@@ -1,5 +1,7 @@
 """Figures of spread against error."""
 
+from itertools import pairwise
+
 import numpy as np
 import xarray as xr
 from matplotlib.ticker import MaxNLocator
@@ -7,7 +9,7 @@ from matplotlib.ticker import MaxNLocator
 from sciffusion.evaluation.report.figures import INK, Drawing, figure, powers
 from sciffusion.evaluation.report.systems import has, known_systems, own_colour, style, unit, wave_units
 
-__all__ = ["rank_histogram", "scales", "spread_skill"]
+__all__ = ["coverage", "rank_histogram", "scales", "spread_skill"]
 
 
 def rank_histogram(one: xr.Dataset) -> list[Drawing]:
@@ -55,3 +57,20 @@ def scales(one: xr.Dataset) -> list[Drawing]:
     if one.sizes["band"] > 1:
         lower.legend()
     return [Drawing(canvas, "Spread over error, and coherence of ensemble mean and truth, by scale")]
+
+
+def coverage(one: xr.Dataset) -> list[Drawing]:
+    """How often the truth lies below and above all members, by intensity."""
+    canvas, (axes,) = figure()
+    expected = float(one["expected_beyond"].isel(system=0))
+    low = one["intensity_low"].values
+    edges = [f"< {low[1]:g}", *(f"{value:g} to {after:g}" for value, after in pairwise(low[1:]))]
+    for name, line in (("below", "--"), ("above", "-")):
+        share = one[f"truth_{name}_members"].isel(system=0) / expected
+        axes.plot(share.values, line, marker="o", ms=3.5, color=own_colour(one), label=f"truth {name} all members")
+    axes.axhline(1, color=INK, lw=0.9)
+    axes.set_xticks(np.arange(len(low)), [*edges, f"> {low[-1]:g}"], fontsize=8)
+    axes.set(title="Misses by intensity", xlabel="intensity (sd from the mean)", ylabel="frequency / expected")
+    axes.set_ylim(0, None)
+    axes.legend()
+    return [Drawing(canvas, "How often the truth lies beyond all members, by intensity")]

@@ -56,12 +56,13 @@ def _scores_for(evaluation: "Evaluation", plot: Plot, variable: str) -> Iterator
 def left_out(evaluation: "Evaluation", section: Section) -> dict[str, list[str]]:
     """Plots that no variable has the numbers for, by the reason."""
     scores, found = scores_of(evaluation)[evaluation.name], dict[str, list[str]]()
+    brief = "a brief evaluation leaves it out" if scores.attrs["extent"] != "everything" else ""
     for plot in section.plots:
         if not any(plot.possible(scores.sel(variable=name)) for name in scores["variable"].values):
-            found.setdefault(plot.otherwise, []).append(plot.name.replace("_", " "))
+            found.setdefault(brief or plot.otherwise, []).append(plot.name.replace("_", " "))
     for heading, name in section.columns:
         if name not in scores or not scores[name].notnull().any():
-            found.setdefault(section.otherwise, []).append(heading.strip())
+            found.setdefault(brief or section.otherwise, []).append(heading.strip())
     return found
 
 

@@ -99,6 +99,15 @@ CALIBRATION = (
         each=True,
     ),
     Plot(
+        "coverage",
+        calibration.coverage,
+        "How often the truth lies beyond all members where it is low, usual and high. 1 is right; more on the right "
+        "means that strong events are missed.",
+        ("truth_below_members", "truth_above_members", "spread_skill"),
+        MEMBERS,
+        each=True,
+    ),
+    Plot(
         "reliability",
         events.reliability,
         "An event that the ensemble gives 30 % should happen in 30 % of such cases: marks on the dashed line. Flatter "
