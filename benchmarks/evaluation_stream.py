@@ -52,10 +52,10 @@ def streamed(store: str) -> float:
 
 
 def everything(store: str) -> float:
-    """All scores of `evaluate` on a quarter of the globe in a quarter of the memory, by way of a temporary file."""
+    """All scores of `evaluate` on every second row and column, by way of a temporary file."""
     import sciffusion.evaluation as ev
 
-    quarter = [array.isel(lat=slice(0, array.sizes["lat"] // 4)) for array in _opened(store)]
+    quarter = [array.isel(lat=slice(None, None, 2), lon=slice(None, None, 2)) for array in _opened(store)]
     members, truth = (array.to_dataset(name="a") for array in quarter)
     return float(ev.evaluate(members, truth, memory="250MB").scores["crps"].item())
 
@@ -64,5 +64,5 @@ WAYS = {
     "crps": exact,
     "crps, dask": exact_dask,
     "crps, 50 members at a time": streamed,
-    "evaluate, a quarter of the globe": everything,
+    "evaluate, every second row and column, memory=250MB": everything,
 }
