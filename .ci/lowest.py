@@ -1,4 +1,8 @@
-"""Print the lowest versions that pyproject.toml allows, tests included, as ``pip install -r`` reads them."""
+"""Print the lowest versions that pyproject.toml allows, tests included, as ``pip install -r`` reads them.
+
+python .ci/lowest.py >lowest.txt && python3.12 -m venv .lowest && .lowest/bin/pip install -r lowest.txt
+make test VENV=.lowest
+"""
 
 import re
 import tomllib
