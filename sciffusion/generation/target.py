@@ -207,8 +207,8 @@ class Target:
 
         ``kept`` are the members that stay, if not all; ``finish`` is called by the process that publishes.
         """
-        with store.lock() as mine:
-            if not mine:
+        with store.lock(wait=self.making) as mine:  # another process may be putting a part in place
+            if not mine or not is_ensemble_store(self.work):
                 return
             finish()
             with uninterrupted():
@@ -230,7 +230,9 @@ class Target:
         The store stays where it is, to be gone on with. With several processes the last one has the most.
         """
         with store.lock(wait=True) as mine, uninterrupted(), writing(self.path):
-            if not mine:  # another process has made the last item, and put all in place
+            if not mine or not is_ensemble_store(
+                self.work
+            ):  # another process has made the last item, and put all in place
                 return len(EnsembleStore(self.path).members)
             members = [member for member, done in zip(store.members, store.completed(), strict=True) if done.all()]
             if members and not self._has(members):
