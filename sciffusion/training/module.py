@@ -89,9 +89,12 @@ class StageModule(pl.LightningModule):
         return almost_fair_crps(ensemble, batch["z"], 1.0, batch["area"], batch["valid"]).mean()
 
     def on_fit_start(self) -> None:
-        """Train mode, on windows; earlier stages fixed and on the device."""
+        """Train mode, on windows, compiled if asked for; earlier stages fixed and on the device."""
         for stage in self.stage.earlier.values():
             stage.to(self.device).eval().requires_grad_(False)
+        if self.settings.compile:
+            for network in self.stage.networks():
+                network.compile(dynamic=False)  # in place: parameters keep their names
         self.train()
         self._set_boundary(self.trainer.datamodule.training)  # type: ignore[attr-defined]
 
