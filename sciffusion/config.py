@@ -187,6 +187,9 @@ def json_schema() -> dict[str, Any]:
     schema = Experiment.model_json_schema()
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     schema["properties"]["recipe"]["enum"] = sorted(recipes.names())
+    stages = schema["properties"]["stages"]["items"]
+    stages["anyOf"] = stages.pop("oneOf")  # in a YAML the recipe may name the kind
+    stages.pop("discriminator", None)
     return schema
 
 

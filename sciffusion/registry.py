@@ -12,7 +12,7 @@ from typing import Any
 
 from sciffusion.errors import SciffusionError
 
-__all__ = ["get", "installed", "names"]
+__all__ = ["built_in", "get", "installed", "names"]
 
 _BUILT_IN: dict[str, dict[str, str]] = {
     "networks": {
@@ -47,7 +47,12 @@ _BUILT_IN: dict[str, dict[str, str]] = {
 
 def names(group: str) -> list[str]:
     """Every known name of ``group``, built in or installed."""
-    return sorted({*_BUILT_IN.get(group, {}), *installed(group)})
+    return sorted({*built_in(group), *installed(group)})
+
+
+def built_in(group: str) -> list[str]:
+    """Names of ``group`` that this package brings."""
+    return sorted(_BUILT_IN.get(group, {}))
 
 
 def installed(group: str) -> set[str]:

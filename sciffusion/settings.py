@@ -139,7 +139,10 @@ class Previous(Settings):
 class CustomCondition(Settings):
     """A condition of a class of one's own, which an installed package offers in the group sciffusion.conditioners."""
 
-    kind: str = Field(description="name of the class's entry point")
+    kind: str = Field(
+        description="name of the class's entry point",
+        json_schema_extra={"not": {"enum": list(registry.built_in("conditioners"))}},
+    )
     source: Source | None = Field(default=None, description="files of the condition; null: the target's own data")
     variables: list[str] | None = Field(default=None, description="variables that are read; null: all")
     align: Align = Field(default="exact", description=ALIGN)
