@@ -4,7 +4,7 @@
     python benchmarks/speed.py                                  # all rows that are missing, on the GPU if there is one
     python benchmarks/speed.py --rows call/unet-50/256 sample/  # those whose names contain one of these
     python benchmarks/speed.py --train --rows train/
-    python benchmarks/speed.py --toy --out /tmp/speed.json      # seconds, on any machine
+    python benchmarks/speed.py --toy --out speed.json           # seconds, on any machine
 
 A row's name is task/network/grid/batch/mode. Modes: eager (float32), bf16 (our default: bf16, baked weights in
 channels_last, CUDA graph), compiled (the same, compiled). ``--minutes`` stops in time; call again to go on.

@@ -6,9 +6,10 @@ from pathlib import Path
 import xarray as xr
 
 from sciffusion.evaluation.domain import Domain
+from sciffusion.evaluation.grids import cells_of, recorded_grid
 from sciffusion.evaluation.layout import Layout
 from sciffusion.evaluation.panel import Panel
-from sciffusion.evaluation.protocol import OURS, _grid, _recorded, _sampler, _variables
+from sciffusion.evaluation.protocol import OURS, sampler_of, scored_variables
 from sciffusion.evaluation.source import Source
 from sciffusion.evaluation.state import load, save
 
@@ -22,10 +23,10 @@ class Growing:
     """
 
     def __init__(self, template: xr.Dataset, reference: xr.Dataset) -> None:
-        self._names = _variables(template, reference, None)
-        self._layout = Layout.of(template, self._names, tuple(_recorded(template).get("dims", ())))
-        self._cells = _grid(template, self._layout.grid, None)
-        self._reference, self._sample = reference, _sampler(template, None, self._layout)
+        self._names = scored_variables(template, reference, None)
+        self._layout = Layout.of(template, self._names, tuple(recorded_grid(template).get("dims", ())))
+        self._cells = cells_of(template, self._layout.grid)
+        self._reference, self._sample = reference, sampler_of(template, None, self._layout)
         self._fields = self._layout.fields(template, self._names)
         self._cases = self._layout.case_list(template)
         self._panel = self._judges(template)

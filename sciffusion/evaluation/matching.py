@@ -16,11 +16,12 @@ import numpy as np
 import xarray as xr
 
 from sciffusion.errors import SciffusionError
+from sciffusion.evaluation.grids import cells_of
 from sciffusion.evaluation.layout import Layout, member_dim
 from sciffusion.evaluation.ranks import scrambled
 from sciffusion.evaluation.source import Source, on_cells
 from sciffusion.fields.grid import Grid
-from sciffusion.fields.roles import geometry_of, role_of, wraps_around
+from sciffusion.fields.roles import role_of
 from sciffusion.fields.units import conversion
 
 __all__ = ["Matched", "Slices", "Weights", "byte_count", "grid_of", "match"]
@@ -172,8 +173,7 @@ def grid_of(array: xr.DataArray, member: str) -> Grid | None:
         dims = Layout.of(ds, ["members"], (), member).grid
     except SciffusionError:
         return None
-    wraps = [dim for dim in dims if wraps_around(ds, dim)]
-    return Grid.from_dataset(ds, dims, geometry_of(ds, dims), wraps)
+    return cells_of(ds, dims)
 
 
 def byte_count(memory: int | str) -> int:

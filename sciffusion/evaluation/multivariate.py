@@ -17,6 +17,7 @@ import numpy as np
 
 from sciffusion.evaluation.backend import NUMPY, Array, Backend
 from sciffusion.evaluation.crps import Estimator, cell_blocks, crps
+from sciffusion.evaluation.lags import lagged
 from sciffusion.evaluation.score import Pair
 from sciffusion.evaluation.spool import Members, Spool, columns
 from sciffusion.evaluation.tally import Sums
@@ -89,7 +90,7 @@ def variogram_score(
     """
     found = []
     for axis, lag in _lags(weights.shape):
-        first, second = _pairs(weights, axis, lag, periodic[axis])
+        first, second = lagged(weights, axis, lag, periodic[axis])
         area = first * second
         if area.sum() > 0:
             score = _variogram(members, truth, area, axis, lag, periodic[axis], order)
@@ -145,14 +146,6 @@ def _lags(shape: tuple[int, ...]) -> Iterator[tuple[int, int]]:
     return ((axis, lag) for axis, n in enumerate(shape) for lag in LAGS if lag < n)
 
 
-def _pairs(values: np.ndarray, axis: int, lag: int, wraps: bool) -> tuple[np.ndarray, np.ndarray]:
-    """The two cells of every pair."""
-    if wraps:
-        return values, np.roll(values, -lag, axis)
-    n = values.shape[axis]
-    return np.take(values, range(n - lag), axis), np.take(values, range(lag, n), axis)
-
-
 def _difference(field: np.ndarray, axis: int, lag: int, wraps: bool, order: float) -> np.ndarray:
-    first, second = _pairs(np.asarray(field, dtype=np.float64), axis, lag, wraps)
+    first, second = lagged(np.asarray(field, dtype=np.float64), axis, lag, wraps)
     return np.asarray(np.abs(first - second) ** order)

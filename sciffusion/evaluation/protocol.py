@@ -1,10 +1,9 @@
 """``evaluate``: line the data up, judge every case, and hand back the scores."""
 
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import xarray as xr
 
@@ -15,6 +14,7 @@ from sciffusion.evaluation.crps import Estimator
 from sciffusion.evaluation.domain import Domain, Window
 from sciffusion.evaluation.evaluation import Evaluation
 from sciffusion.evaluation.gallery import gallery
+from sciffusion.evaluation.grids import cells_of, recorded_grid
 from sciffusion.evaluation.layout import Case, Field, Layout
 from sciffusion.evaluation.matching import byte_count
 from sciffusion.evaluation.panel import Coarse, Panel, Progress
@@ -24,7 +24,6 @@ from sciffusion.evaluation.state import load, save
 from sciffusion.evaluation.training_fields import memories
 from sciffusion.fields.coarsen import conservative
 from sciffusion.fields.grid import Grid
-from sciffusion.fields.roles import geometry_of, wraps_around
 
 __all__ = ["HELD_OUT", "IN_SAMPLE", "UNKNOWN", "evaluate"]
 
@@ -111,16 +110,16 @@ def evaluate(
     judged = {OURS: ensemble} if isinstance(ensemble, xr.Dataset) else dict(ensemble)
     named = _together(judged, baselines or {})
     first = next(iter(judged.values()))
-    chosen = _variables(first, reference, variables)
-    dims = grid.dims if isinstance(grid, Grid) else tuple(grid or _recorded(first).get("dims", ()))
+    chosen = scored_variables(first, reference, variables)
+    dims = grid.dims if isinstance(grid, Grid) else tuple(grid or recorded_grid(first).get("dims", ()))
     layout = Layout.of(first, chosen, dims, member)
-    cells = grid if isinstance(grid, Grid) else _grid(first, layout.grid, periodic)
+    cells = grid if isinstance(grid, Grid) else cells_of(first, layout.grid, periodic)
     systems = {name: Source.of(name, ds, layout, cells).in_units_of(reference) for name, ds in named.items()}
     truth = Source.of("the reference", reference, layout, cells, deterministic=True)
     fields, cases = layout.fields(first, chosen), layout.case_list(first)
     given, known = _coarse(coarse, layout, cells, reference), memories(training, layout, cells, fields, reference)
     panel = Panel(systems, truth, Domain.of(cells, window), given, estimator, known, engine, budget, brief)
-    sample = _sampler(first, training, layout)
+    sample = sampler_of(first, training, layout)
     panel.fix_marks(fields, cases)
     work = _Work(fields, _part(cases, part), sample, progress or (lambda label, done, total: None), processes)
     panel = _run(panel, _files(state), work).ordered(cases)
@@ -203,7 +202,8 @@ def _evaluation(
     return Evaluation(results[first], in_sample, pictures, dict(ensemble.attrs))
 
 
-def _variables(ensemble: xr.Dataset, reference: xr.Dataset, wanted: Sequence[str] | None) -> list[str]:
+def scored_variables(ensemble: xr.Dataset, reference: xr.Dataset, wanted: Sequence[str] | None) -> list[str]:
+    """The variables wanted, or all with numbers; raises SciffusionError for one that either has not."""
     names = [str(name) for name in ensemble.data_vars] if wanted is None else list(wanted)
     names = [
         name for name in names if name not in ensemble or (ensemble[name].dtype.kind in "fiu" and ensemble[name].ndim)
@@ -218,24 +218,6 @@ def _variables(ensemble: xr.Dataset, reference: xr.Dataset, wanted: Sequence[str
     if not names:
         raise SciffusionError("the ensemble has no variable to score", "give a dataset with numbers on a grid")
     return names
-
-
-def _recorded(ds: xr.Dataset) -> dict[str, Any]:
-    """What a store of ours wrote about its grid: ``Grid.to_json``, as an attribute or in its identity."""
-    try:
-        identity = json.loads(str(ds.attrs.get("sciffusion_identity", "{}")))
-        entry = json.loads(str(ds.attrs["sciffusion_grid"])) if "sciffusion_grid" in ds.attrs else identity.get("grid")
-    except json.JSONDecodeError:
-        return {}
-    return dict(entry) if isinstance(entry, dict) and "dims" in entry else {}
-
-
-def _grid(ds: xr.Dataset, dims: Sequence[str], periodic: Sequence[str] | None) -> Grid:
-    recorded = _recorded(ds)
-    if recorded and tuple(recorded["dims"]) == tuple(dims) and periodic is None:
-        return Grid.from_json(recorded)
-    wraps = [dim for dim in dims if wraps_around(ds, dim)] if periodic is None else list(periodic)
-    return Grid.from_dataset(ds, dims, geometry_of(ds, dims), wraps)
 
 
 def _coarse(coarse: xr.Dataset | None, layout: Layout, fine: Grid, reference: xr.Dataset) -> Coarse | None:
@@ -253,7 +235,7 @@ def _coarse(coarse: xr.Dataset | None, layout: Layout, fine: Grid, reference: xr
     return Coarse(source, CoarseConsistency(conservative(fine, grid).masked, grid.cell_area()))
 
 
-def _sampler(ensemble: xr.Dataset, training: xr.Dataset | None, layout: Layout) -> Callable[[Case], str]:
+def sampler_of(ensemble: xr.Dataset, training: xr.Dataset | None, layout: Layout) -> Callable[[Case], str]:
     """Tell whether a case was trained on: by the labels of the training data, else by the ensemble's own record."""
     if training is not None:
         known = {dim: set(training.indexes[dim]) for dim in layout.cases if dim in training.indexes}

@@ -6,9 +6,9 @@ import numpy as np
 import xarray as xr
 
 from sciffusion.evaluation.domain import length_unit
+from sciffusion.evaluation.grids import cells_of
 from sciffusion.evaluation.layout import Layout
 from sciffusion.fields.grid import Grid
-from sciffusion.fields.roles import geometry_of, wraps_around
 
 __all__ = ["grid_of", "mapped", "with_distances"]
 
@@ -20,8 +20,7 @@ def grid_of(field: xr.DataArray, dims: Sequence[str] | None = None, periodic: Se
     """
     ds = field.to_dataset(name="field")
     space = tuple(dims) if dims is not None else Layout.of(ds, ["field"]).grid
-    wraps = [dim for dim in space if wraps_around(ds, dim)] if periodic is None else list(periodic)
-    return Grid.from_dataset(ds, space, geometry_of(ds, space), wraps)
+    return cells_of(ds, space, periodic)
 
 
 def mapped(
