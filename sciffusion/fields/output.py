@@ -6,7 +6,7 @@ import shutil
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -102,11 +102,11 @@ def recover(path: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove a file or a folder, if there is one."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+    """Remove a file or a folder, if there is one; several processes may do so at once."""
+    while path.is_dir() and not path.is_symlink():
+        with suppress(FileNotFoundError):  # another process was faster with one of its files
+            shutil.rmtree(path)
+    path.unlink(missing_ok=True)
 
 
 def _alive(pid: int) -> bool:

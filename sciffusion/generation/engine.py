@@ -161,39 +161,40 @@ def generate(
     settings: dict[str, Any] = {"seed": seed, "sampler": sampler, "device": str(place)}
     count = ceil(len(check.cases) * len(numbers) / process.size)
     trial = partial(_trial, emulator, check, **settings)
-    ensemble = target.prepare(process, wanted, lambda: choose_batch(trial, place, items=count, asked=batch_size))
+    with target.unless_overtaken(wanted):
+        ensemble = target.prepare(process, wanted, lambda: choose_batch(trial, place, items=count, asked=batch_size))
 
-    def draw(items: Sequence[tuple[int, int]]) -> Iterable[Drawn]:
-        return emulator.draws(check, numbers, batch_size=ensemble.execution["batch_size"], items=items, **settings)
+        def draw(items: Sequence[tuple[int, int]]) -> Iterable[Drawn]:
+            return emulator.draws(check, numbers, batch_size=ensemble.execution["batch_size"], items=items, **settings)
 
-    scoring = None if score_against is None else Scoring(ensemble, score_against)
-    closing = Closing(ensemble, keep, scoring)
-    Work(
-        ensemble,
-        numbers,
-        {case.labels: index for index, case in enumerate(check.cases)},
-        dims,
-        draw,
-        begin=lambda: wanted.join(ensemble),
-        closing=closing,
-        verify=verify,
-        progress=progress,
-        until=until,
-    ).run(process)
+        scoring = None if score_against is None else Scoring(ensemble, score_against)
+        closing = Closing(ensemble, keep, scoring)
+        Work(
+            ensemble,
+            numbers,
+            {case.labels: index for index, case in enumerate(check.cases)},
+            dims,
+            draw,
+            begin=lambda: wanted.join(ensemble),
+            closing=closing,
+            verify=verify,
+            progress=progress,
+            until=until,
+        ).run(process)
 
-    def finish() -> None:
-        if scoring is not None:
-            scoring.join(state_of(target.path))
-        if coherence is not None:
-            record_coherence(ensemble, coherence, check.cases, len(numbers if kept is None else kept))
+        def finish() -> None:
+            if scoring is not None:
+                scoring.join(state_of(target.path))
+            if coherence is not None:
+                record_coherence(ensemble, coherence, check.cases, len(numbers if kept is None else kept))
 
-    if closing.rest() and ensemble.completed().all():
-        target.publish(ensemble, kept, finish)
-        log.info("%s is complete", target.path)
-    elif deadline is not None:
-        _publish_part(target, ensemble, deadline)
-    else:
-        log.info("%s: this process is done, others are still making items", target.path)
+        if closing.rest() and ensemble.completed().all():
+            target.publish(ensemble, kept, finish)
+            log.info("%s is complete", target.path)
+        elif deadline is not None:
+            _publish_part(target, ensemble, deadline)
+        else:
+            log.info("%s: this process is done, others are still making items", target.path)
     return target.path
 
 

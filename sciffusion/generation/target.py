@@ -7,8 +7,10 @@ at a deadline) is made beside it too, as ``NAME.making``, and the part is put in
 """
 
 import json
+import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,7 @@ from sciffusion.generation.processes import Process
 
 __all__ = ["Target", "Wanted"]
 
+log = logging.getLogger("sciffusion")
 _PATIENCE = 600.0  # seconds that a process waits for the first one to make the store
 
 
@@ -125,7 +128,7 @@ class Target:
         """The store to write to, begun or found again. Whoever comes first begins it, the others wait.
 
         ``batch_size`` is asked for when a store is made and ``wanted`` leaves it open. Where the file system has no
-        locks, the first process of a job begins.
+        locks, the first process of a job begins. Raises SciffusionError where all is in place already.
         """
         lock = self.path.with_name(f".{self.path.name}.lock")
         refuse_existing(self.path, True)
@@ -134,6 +137,8 @@ class Target:
             with held(lock, without_locks=process.leads, remove=True) as first:
                 if first:
                     with uninterrupted():
+                        if self.finished(wanted):
+                            raise SciffusionError(f"{self.path} is complete already")
                         self._begin()
                         return self._resumed(wanted) or self._made(wanted, batch_size)
             found = self._found(wanted)
@@ -144,6 +149,19 @@ class Target:
                 raise SciffusionError(what, "see what its log says")
             stopping.check()
             time.sleep(0.2)
+
+    @contextmanager
+    def unless_overtaken(self, wanted: Wanted) -> Iterator[None]:
+        """End the block without its error where another process has put all that is wanted in place meanwhile.
+
+        What is made aside is gone then, at whatever point of the block that happened.
+        """
+        try:
+            yield
+        except Exception:
+            if self.work == self.path or is_ensemble_store(self.work) or not self.finished(wanted):
+                raise
+            log.info("%s was completed by another process", self.path)
 
     def _found(self, wanted: Wanted) -> EnsembleStore | None:
         """The store, once another process has begun it as wanted."""

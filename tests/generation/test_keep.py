@@ -15,9 +15,11 @@ from sciffusion.errors import SciffusionError
 from sciffusion.evaluation import evaluate
 from sciffusion.fields.ensemble import EnsembleStore, open_ensemble
 from sciffusion.fields.excerpt import excerpt
+from sciffusion.fields.reduced import Statistics
 from sciffusion.generation import closing, generate
 from sciffusion.generation.keep import Keep
 from sciffusion.generation.scoring import state_of
+from sciffusion.generation.target import Target
 from tests.generation.fake import FakeEmulator, conditions, expected
 
 ROOT = Path(__file__).parents[2]
@@ -94,6 +96,25 @@ def test_killed_processes_count_every_member_once(reduced, tmp_path):
     assert int(done.stdout) >= 4, "too few processes were killed at work for the test to mean anything"
     xr.testing.assert_identical(statistics(path).drop_attrs(), statistics(reduced).drop_attrs())
     np.testing.assert_array_equal(open_ensemble(path).u, open_ensemble(reduced).u)
+
+
+@pytest.mark.parametrize(("home", "step"), [(Target, "prepare"), (Statistics, "make")])
+def test_a_process_that_is_overtaken_ends_well(home, step, reduced, tmp_path, monkeypatch):
+    """Another one completes the ensemble and puts it in place just before the ``step`` of this one."""
+    plain, path = getattr(home, step), tmp_path / "e.zarr"
+
+    def overtaken(*arguments):
+        monkeypatch.setattr(home, step, plain)
+        make(path, keep=KEEP)
+        made.append(path.stat().st_mtime_ns)
+        return plain(*arguments)
+
+    made = []
+    monkeypatch.setattr(home, step, overtaken)
+    make(path, keep=KEEP)
+    assert made == [path.stat().st_mtime_ns]  # not made again
+    assert [name for name in os.listdir(tmp_path) if name != "e.zarr"] == []
+    xr.testing.assert_identical(statistics(path).drop_attrs(), statistics(reduced).drop_attrs())
 
 
 def test_a_finished_reduction_is_not_made_again_and_not_extended(tmp_path):
