@@ -163,6 +163,8 @@ def _netcdf_ready(ds: xr.Dataset) -> xr.Dataset:
         variable.attrs = cf.plain_attributes(variable.attrs)
         coordinate = name in ds.coords
         variable.encoding = {k: v for k, v in variable.encoding.items() if coordinate and k in kept}
+        if getattr(variable.encoding.get("dtype"), "kind", "") == "T":
+            del variable.encoding["dtype"]  # text of variable length, as numpy has it and netCDF4 does not
         if coordinate and variable.dtype.kind == "f" and not np.isnan(variable.values).any():
             variable.encoding["_FillValue"] = None  # CF section 2.5.1: coordinates have no missing values
     return _named(ds)
