@@ -22,8 +22,8 @@ class Embedding(nn.Module):
         super().__init__()
         self.noise = Linear(features, width, normalised)
         self.vector = Linear(vector_features, width, normalised) if vector_features else None
-        self.mix = Linear(width, width, normalised)
         self.gain = 1 / SILU_RMS if normalised else 1.0
+        self.mix = Linear(width, width, normalised, gain=self.gain)
 
     def forward(self, features: Tensor, vector: Tensor | None) -> Tensor:
         """``features`` (batch, feature) of the noise level, ``vector`` (batch, vector feature)."""
@@ -31,7 +31,7 @@ class Embedding(nn.Module):
         if self.vector is not None and vector is not None:
             keep, share = sum_weights(0.5)
             x = torch.add(x * keep, self.vector(vector.to(x.dtype)), alpha=share)
-        return F.silu(self.mix(F.silu(x), gain=self.gain)) * self.gain
+        return F.silu(self.mix(F.silu(x))) * self.gain
 
 
 class PreservingBlock(nn.Module):
@@ -42,20 +42,20 @@ class PreservingBlock(nn.Module):
 
     def __init__(self, channels: int, rank: int, embedding: int, dropout: float, norm: bool) -> None:
         super().__init__()
-        self.first = Conv(channels, channels, rank, normalised=True)
-        self.second = Conv(channels, channels, rank, normalised=True)
+        self.keep, share = sum_weights(SHARE)
+        self.first = Conv(channels, channels, rank, normalised=True, gain=1 / SILU_RMS)
+        self.second = Conv(channels, channels, rank, normalised=True, gain=share / SILU_RMS)
         self.modulation = Linear(embedding, channels, normalised=False, zero=True)
         self.dropout, self.norm = dropout, norm
 
     def forward(self, x: Tensor, embedding: Tensor, boundary: Sequence[Boundary]) -> Tensor:
         """Map x (batch, channel, *grid), embedding (batch, embedding)."""
-        keep, share = sum_weights(SHARE)
         if self.norm:
             x = pixel_norm(x)
-        y = self.first(F.silu(x), boundary, gain=1 / SILU_RMS)
+        y = self.first(F.silu(x), boundary)
         y = F.silu(y * _per_cell(1 + self.modulation(embedding), y))
         y = F.dropout(y, self.dropout, self.training)
-        return torch.add(self.second(y, boundary, gain=share / SILU_RMS), x, alpha=keep)
+        return torch.add(self.second(y, boundary), x, alpha=self.keep)
 
 
 class ClassicBlock(nn.Module):

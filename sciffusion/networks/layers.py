@@ -55,17 +55,17 @@ def sum_weights(share: float) -> tuple[float, float]:
 
 
 class _Weighted(nn.Module):
-    """A weight (out, ...) used as it is, or normalised by rows and scaled by a gain.
+    """A weight (out, ...) used as it is, or normalised by rows; then scaled by a constant gain.
 
-    Normalising is idempotent, so ``bake`` may cache its result for inference and stored weights may be of any norm.
+    Normalising is idempotent, so ``bake`` may cache the result for inference and stored weights may be of any norm.
     """
 
-    def __init__(self, shape: Sequence[int], normalised: bool, zero: bool = False) -> None:
+    def __init__(self, shape: Sequence[int], normalised: bool, zero: bool, gain: float) -> None:
         super().__init__()
         rows = torch.zeros(*shape) if zero else torch.randn(*shape) / math.sqrt(math.prod(shape[1:]))
         self.weight = nn.Parameter(rows)
         self.bias = None if normalised else nn.Parameter(torch.zeros(shape[0]))
-        self.normalised = normalised
+        self.normalised, self.gain = normalised, gain
         self.baked: Tensor | None
         self.register_buffer("baked", None, persistent=False)
 
@@ -73,7 +73,8 @@ class _Weighted(nn.Module):
         """The weight that acts."""
         if self.baked is not None:
             return self.baked
-        return normalise(self.weight) if self.normalised else self.weight
+        weight = normalise(self.weight) if self.normalised else self.weight
+        return weight if self.gain == 1.0 else weight * self.gain
 
     def _load_from_state_dict(self, *args: Any, **options: Any) -> None:
         """New weights end the baked one."""
@@ -89,21 +90,20 @@ class _Weighted(nn.Module):
 
 
 class Linear(_Weighted):
-    """Affine map of vectors: (batch, features) to (batch, out)."""
+    """Affine map of vectors by ``gain`` times the (normalised) weight: (batch, features) to (batch, out)."""
 
-    def __init__(self, features: int, out: int, normalised: bool, zero: bool = False) -> None:
-        super().__init__((out, features), normalised, zero)
+    def __init__(self, features: int, out: int, normalised: bool, zero: bool = False, gain: float = 1.0) -> None:
+        super().__init__((out, features), normalised, zero, gain)
 
-    def forward(self, x: Tensor, gain: float = 1.0) -> Tensor:
-        """Apply ``gain`` times the (normalised) weight."""
-        weight = self.effective()
-        return F.linear(x, weight if gain == 1.0 else weight * gain, self.bias)
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply the map."""
+        return F.linear(x, self.effective(), self.bias)
 
 
 class Conv(_Weighted):
     """Convolution of (batch, channel, *grid) with boundary padding; ``stride`` keeps cells 0, stride, ... of each axis.
 
-    The output has ceil(size / stride) cells per axis. Kernels are odd.
+    The output has ceil(size / stride) cells per axis. Kernels are odd; ``gain`` scales the (normalised) weight.
     """
 
     def __init__(
@@ -116,19 +116,17 @@ class Conv(_Weighted):
         normalised: bool,
         stride: int = 1,
         zero: bool = False,
+        gain: float = 1.0,
     ) -> None:
-        super().__init__((out, channels, *[kernel] * rank), normalised, zero)
+        super().__init__((out, channels, *[kernel] * rank), normalised, zero, gain)
         self.stride, self.reach, self.rank = stride, kernel // 2, rank
 
-    def forward(self, x: Tensor, boundary: Sequence[Boundary], gain: float = 1.0) -> Tensor:
-        """Pad by ``boundary``, convolve with ``gain`` times the (normalised) weight."""
-        weight = self.effective()
-        if gain != 1.0:
-            weight = weight * gain
+    def forward(self, x: Tensor, boundary: Sequence[Boundary]) -> Tensor:
+        """Pad by ``boundary``, convolve."""
         zeros = [self.reach if name == "constant" else 0 for name in boundary]
         if self.reach:
             x = pad(x, [self.reach - zero for zero in zeros], boundary)
-        return _CONVOLUTIONS[self.rank](x, weight, self.bias, stride=self.stride, padding=zeros)
+        return _CONVOLUTIONS[self.rank](x, self.effective(), self.bias, stride=self.stride, padding=zeros)
 
 
 class Fourier(nn.Module):
