@@ -4,9 +4,10 @@ Every entry is ``build(grid) -> network`` with ``network(x, c_noise, cond)``: 6 
 """
 
 from collections.abc import Callable, Sequence
-from importlib import import_module
+from functools import partial
 
 import torch
+from speed_peers import diffusers_unet, song_unet
 from torch import Tensor, nn
 
 from sciffusion.context import Context
@@ -37,53 +38,13 @@ def ours(kind: type[UNet] | type[DiT], settings: UNetSettings | DiTSettings) -> 
     return build
 
 
-class Foreign(nn.Module):
-    """Another package's network under our signature."""
-
-    def __init__(self, network: nn.Module, call: Callable[[nn.Module, Tensor, Tensor], Tensor]) -> None:
-        super().__init__()
-        self.network, self.call = network, call
-
-    def forward(self, x: Tensor, c_noise: Tensor, cond: Context | None = None) -> Tensor:
-        parts = x if cond is None or cond.channels is None else torch.cat([x, cond.channels], dim=1)
-        return self.call(self.network, parts, c_noise)
-
-
-def song_unet(grid: Sequence[int]) -> nn.Module:
-    """PhysicsNeMo's SongUNet with its defaults, wherever the installed version keeps it."""
-    for place in ("physicsnemo.models.diffusion_unets", "physicsnemo.models.diffusion"):
-        try:
-            build = import_module(place).SongUNet
-            break
-        except (ImportError, AttributeError):
-            continue
-    else:
-        raise ImportError("nvidia-physicsnemo is not installed")
-    network = build(img_resolution=list(grid), in_channels=2 * CHANNELS, out_channels=CHANNELS)
-    return Foreign(network, lambda net, x, noise: net(x, noise, None))
-
-
-def diffusers_unet(grid: Sequence[int]) -> nn.Module:
-    """UNet2DModel of diffusers with 46 M parameters and attention at the two inner levels only."""
-    widths = (64, 128, 256, 256)
-    network = import_module("diffusers").UNet2DModel(
-        sample_size=tuple(grid),
-        in_channels=2 * CHANNELS,
-        out_channels=CHANNELS,
-        block_out_channels=widths,
-        down_block_types=("DownBlock2D", "DownBlock2D", "AttnDownBlock2D", "AttnDownBlock2D"),
-        up_block_types=("AttnUpBlock2D", "AttnUpBlock2D", "UpBlock2D", "UpBlock2D"),
-    )
-    return Foreign(network, lambda net, x, noise: net(x, noise).sample)
-
-
 NETWORKS: dict[str, Callable[[Sequence[int]], nn.Module]] = {
     **{f"unet-{size}": ours(UNet, settings) for size, settings in UNETS.items()},
     **{f"dit-{size}": ours(DiT, settings) for size, settings in DITS.items()},
     "unet-classic-50": ours(UNet, UNETS["50"].model_copy(update={"style": "classic"})),
     "unet-toy-classic": ours(UNet, UNETS["toy"].model_copy(update={"style": "classic"})),
-    "physicsnemo-songunet": song_unet,
-    "diffusers-unet2d": diffusers_unet,
+    "physicsnemo-songunet": partial(song_unet, CHANNELS, CHANNELS),
+    "diffusers-unet2d": partial(diffusers_unet, CHANNELS, CHANNELS),
 }
 
 

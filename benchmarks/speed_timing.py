@@ -56,7 +56,7 @@ def ceilings(device: torch.device, toy: bool) -> dict[str, float]:
     side, cells = (256, 2**20) if toy else (8192, 2**29)
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
-    source = torch.zeros(cells, device=device, dtype=torch.bfloat16)
+    source = torch.randn(cells, device=device, dtype=torch.bfloat16)
     target = torch.empty_like(source)
     return {
         "flop_per_s": 2 * side**3 / seconds(lambda: a @ b, device, 1.0),

@@ -14,6 +14,7 @@ from sciffusion.diffusion.denoiser import Preconditioned
 from sciffusion.diffusion.objectives import denoising_loss
 from sciffusion.diffusion.sigmas import NoiseRange
 
+Steps = tuple[int, int]  # not timed, timed
 NOISE = NoiseRange(sigma_min=0.002, sigma_max=80.0, p_mean=-1.2, p_std=1.2, distribution="lognormal")
 
 
@@ -30,13 +31,13 @@ def _result(steps: int, batch: int, spent: float) -> dict:
     return {"seconds": spent / steps, "batch": batch, "fields_per_s": steps * batch / spent}
 
 
-def train_bare(network: nn.Module, batch: int, grid: Sequence[int], device: torch.device, toy: bool) -> dict:
-    """bf16, compiled, channels_last, fused Adam, data on the device."""
-    gpu, steps = device.type == "cuda", 2 if toy else 50
+def train_bare(network: nn.Module, batch: int, grid: Sequence[int], device: torch.device, steps: Steps) -> dict:
+    """bf16, compiled, channels_last, fused Adam, data on the device; all of it on GPUs only."""
+    gpu, (warm, steps) = device.type == "cuda", steps
     network = network.train().to(device)
     if gpu:
         network = network.to(memory_format=torch.channels_last)
-    denoiser = Preconditioned(network if toy else torch.compile(network, dynamic=False))
+    denoiser = Preconditioned(torch.compile(network, dynamic=False) if gpu else network)
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-4, fused=gpu)
     data = _fields(4 * batch, grid, device)
 
@@ -48,7 +49,7 @@ def train_bare(network: nn.Module, batch: int, grid: Sequence[int], device: torc
         loss.backward()
         optimizer.step()
 
-    for index in range(2 if toy else 10):
+    for index in range(warm):
         step(index)
     _wait(device)
     start = time.perf_counter()
@@ -58,7 +59,7 @@ def train_bare(network: nn.Module, batch: int, grid: Sequence[int], device: torc
     return _result(steps, batch, time.perf_counter() - start)
 
 
-def train_lightning(network: nn.Module, batch: int, grid: Sequence[int], device: torch.device, toy: bool) -> dict:
+def train_lightning(network: nn.Module, batch: int, grid: Sequence[int], device: torch.device, steps: Steps) -> dict:
     """What a Lightning user writes: bf16-mixed, eager, AdamW, a DataLoader over tensors on the host."""
     import pytorch_lightning as pl
 
@@ -83,7 +84,7 @@ def train_lightning(network: nn.Module, batch: int, grid: Sequence[int], device:
             _wait(device)
             self.spent = time.perf_counter() - self.start
 
-    warm, steps = (1, 2) if toy else (10, 50)
+    warm, steps = steps
     data = torch.utils.data.TensorDataset(_fields(8 * batch, grid, torch.device("cpu")))
     loader = torch.utils.data.DataLoader(data, batch_size=batch, shuffle=True, pin_memory=device.type == "cuda")
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)

@@ -1,5 +1,6 @@
 """The speed script at toy size: rows are complete, consistent, kept, and not measured twice."""
 
+import ast
 import json
 import subprocess
 import sys
@@ -25,7 +26,7 @@ def test_rows_are_measured_once_and_resumed(tmp_path):
     (machine,) = json.loads(out.read_text())
     assert torch.__version__ in machine
     first = json.loads(out.read_text())[machine]
-    assert len(script(out, "--train").splitlines()) == 3  # sample and training rows; the others are there
+    assert len(script(out, "--train").splitlines()) == 5  # sample, grid and training rows; the others are there
     table = json.loads(out.read_text())[machine]
     assert {name: row for name, row in table["rows"].items() if name in first["rows"]} == first["rows"]
     assert [name for name, row in table["rows"].items() if "error" in row] == []
@@ -37,6 +38,30 @@ def test_rows_are_measured_once_and_resumed(tmp_path):
     assert call["ceiling_share"] > 0
     assert call["seconds"] < sample["seconds"]  # of 18 calls
     assert table["rows"]["call/unet-toy/16/bmax/eager"]["batch"] == 4
+
+
+def test_a_task_that_fails_or_hangs_costs_its_own_time_only():
+    """Errors and limits are results of one task; the next one runs, in a new process after either."""
+    code = (
+        "import sys, time; sys.path.insert(0, 'benchmarks')\n"
+        "from speed_workers import perform\n"
+        "from tests.execution.tasks import act\n"
+        "end = time.monotonic() + 60\n"
+        "print(dict(perform(act, ['a', 'raise', 'hang', 'die', 'b'], workers=1, limit=5, until=end)))\n"
+        "start = time.monotonic()\n"
+        "late = dict(perform(act, ['hang'], workers=1, limit=60, until=start + 3))\n"
+        "print(late, time.monotonic() - start < 30)\n"
+    )
+    environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"}
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True)
+    results, late = done.stdout.splitlines()
+    found = ast.literal_eval(results)
+    assert found["a"] == {"done": "a"}
+    assert found["b"] == {"done": "b"}
+    assert found["raise"] == {"error": "ValueError: told to"}
+    assert found["hang"] == {"error": "took more than 5 s"}
+    assert found["die"] == {"error": "its process ended with code 3"}
+    assert late == "{} True"
 
 
 def test_the_list_names_the_peers_and_all_sizes():
