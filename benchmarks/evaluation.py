@@ -3,13 +3,15 @@
     python benchmarks/evaluation.py                              # all rows whose package is installed
     python benchmarks/evaluation.py --tasks crps ranks --repeats 3
     python benchmarks/evaluation.py --stream                     # 1000 members of 721 x 1440 from Zarr
+    python benchmarks/evaluation.py --gpu --out gpu.json         # ours on one GPU, under a minute
+    python benchmarks/evaluation.py --merge gpu.json             # takes what another machine measured
     python benchmarks/evaluation.py --small --out small.json     # seconds, for a test
 
 Other packages: pip install scores scoringrules numba xskillscore pysteps xrft numpy_groupies. Each row runs in a
 process of its own, on one thread, after a warm-up at small size. Memory is the highest resident set during its first
 full run, less that before it, when the data were there already. Time is the least of the runs: CPU seconds, which other
-work on the machine hardly changes, and seconds by the clock. Where there is a GPU, our torch rows run on it; the clock
-counts.
+work on the machine hardly changes, and seconds by the clock. How a GPU is measured: see ``evaluation_gpu.py``; it needs
+no other package, and ends with 1 when a number is not numpy's.
 """
 
 import argparse
@@ -73,7 +75,7 @@ def installed(name: str) -> bool:
 
 def in_process(arguments: list[str]) -> dict:
     """The last line that a new process of this script prints, as JSON."""
-    kept = {name: value for name, value in os.environ.items() if name not in SLOWED}
+    kept = {name: value for name, value in os.environ.items() if name not in SLOWED} | {"CUDA_VISIBLE_DEVICES": ""}
     path = os.pathsep.join(filter(None, [str(HERE.parent), os.environ.get("PYTHONPATH", "")]))
     command = [sys.executable, str(HERE / "evaluation.py"), *arguments]
     done = subprocess.run(
@@ -110,6 +112,9 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--small", action="store_true", help="tiny data")
     parser.add_argument("--stream", action="store_true", help="members from Zarr instead of the table")
+    parser.add_argument("--gpu", action="store_true", help="ours on one GPU instead of the table")
+    parser.add_argument("--device", default="cuda", help="the GPU")
+    parser.add_argument("--merge", type=Path, help="add the rows on a GPU that this file holds, and measure nothing")
     parser.add_argument("--out", type=Path, default=RESULTS)
     parser.add_argument("--row", nargs=2, metavar=("TASK", "PACKAGE"), help=argparse.SUPPRESS)
     parser.add_argument("--stream-row", nargs=2, metavar=("STORE", "WAY"), help=argparse.SUPPRESS)
@@ -123,14 +128,37 @@ def main() -> None:
         return
     results = json.loads(args.out.read_text()) if args.out.exists() else {}
     about = {"date": str(date.today()), "machine": platform.processor() or platform.machine(), "versions": versions()}
-    if args.stream:
+    if args.merge:
+        from evaluation_gpu import table as gpu_table
+
+        results["gpu"] = json.loads(args.merge.read_text())["gpu"]
+        print(gpu_table(results["gpu"]))
+    elif args.gpu:
+        sys.exit(gpu(args, size, results, about))
+    elif args.stream:
         results["stream"] = about | stream(args.small)
         print(json.dumps(results["stream"], indent=1))
     else:
         results |= about | {"size": asdict(size), "tasks": results.get("tasks", {})}
         results["tasks"] |= {task: rows(task, args) for task in args.tasks}
         print(table(results))
-    args.out.write_text(json.dumps(results, indent=1) + "\n")
+    write(results, args.out)
+
+
+def write(results: dict, path: Path) -> None:
+    path.write_text(json.dumps(results, indent=1) + "\n")
+
+
+def gpu(args: argparse.Namespace, size: Size, results: dict, about: dict) -> int:
+    """Rows on a GPU, saved one by one; how many of ours are wrong, as an exit code."""
+    from evaluation_gpu import measured, table, wrong
+
+    def save(found: dict) -> None:
+        write(results | {"gpu": about | found}, args.out)
+
+    found = measured(size, args.repeats, args.device, save)
+    print(table(found), *wrong(found), sep="\n")
+    return min(1, len(wrong(found)))
 
 
 def rows(task: str, args: argparse.Namespace) -> dict:

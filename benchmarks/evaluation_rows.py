@@ -5,6 +5,7 @@ A task makes its data; a row takes them and gives one number, by which one sees 
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -41,33 +42,36 @@ def fields(size: Size) -> tuple[xr.DataArray]:
     return (xr.DataArray(values, {"y": axis, "x": axis}, ("field", "y", "x")),)
 
 
+def flat(members: Any, truth: Any) -> tuple[Any, Any]:
+    """Arrays or tensors as scoringrules wants them for whole fields: (case, member, cell) and (case, cell)."""
+    return members.reshape(*members.shape[:2], -1).swapaxes(0, 1), truth.reshape(len(truth), -1)
+
+
 def flat_cases(size: Size) -> tuple[np.ndarray, np.ndarray]:
-    """The ensemble as scoringrules wants it for whole fields: (case, member, cell) and (case, cell)."""
-    members, truth = ensemble(size)
-    return np.ascontiguousarray(
-        members.values.reshape(size.members, size.cases, -1).swapaxes(0, 1)
-    ), truth.values.reshape(size.cases, -1)
+    """The ensemble laid out like that."""
+    members, truth = flat(*(array.values for array in ensemble(size)))
+    return np.ascontiguousarray(members), truth
 
 
-def ours(name: str, backend: str) -> Callable[..., float]:
+def ours(name: str, backend: str, device: str | None = None) -> Callable[..., float]:
     """One of our scores, averaged over everything with equal weights."""
 
     def run(members: xr.DataArray, truth: xr.DataArray) -> float:
         import sciffusion.evaluation as ev
 
-        found = getattr(ev, name)(members, truth, weights="equal", backend=backend)
+        found = getattr(ev, name)(members, truth, weights="equal", backend=backend, device=device)
         return float(found[0] if found.ndim else found)
 
     return run
 
 
-def ours_spectrum(backend: str) -> Callable[..., float]:
+def ours_spectrum(backend: str, device: str | None = None) -> Callable[..., float]:
     def run(values: xr.DataArray) -> float:
         from sciffusion.evaluation.backend import backend_of
         from sciffusion.evaluation.spectra import Shells
 
         shells = Shells(values.shape[1:], (1.0, 1.0), (True, True))
-        power = shells.power(values.values, backend_of(backend)).mean(axis=0)
+        power = shells.power(values.values, backend_of(backend, device)).mean(axis=0)
         return float(power.sum())
 
     return run
@@ -134,12 +138,13 @@ def pysteps_spectrum(values: xr.DataArray) -> float:
 
 @dataclass(frozen=True)
 class Task:
-    """``words`` for the table, what makes the data, rows by package, and what to know of a row."""
+    """``words`` for the table, what makes the data, rows by package, what to know of a row, and our function."""
 
     words: str
     data: Callable[[Size], tuple]
     rows: dict[str, Callable[..., float]]
     notes: dict[str, str]
+    function: str = ""
 
 
 TASKS = {
@@ -155,6 +160,7 @@ TASKS = {
             "xskillscore": xskillscore_crps,
         },
         {"xskillscore": "not fair"},
+        "crps",
     ),
     "ranks": Task(
         "rank histogram, {members} x {cases} x {side} x {side}",
@@ -166,6 +172,7 @@ TASKS = {
             "xskillscore": xskillscore_ranks,
         },
         {},
+        "rank_histogram",
     ),
     "energy": Task(
         "fair energy score, {members} x {cases} fields of {side} x {side}",
@@ -176,6 +183,7 @@ TASKS = {
             "scoringrules (numba)": scoringrules_energy("numba"),
         },
         {"scoringrules (numba)": "from a copy (case, member, cell)"},
+        "energy_score",
     ),
     "spectrum": Task(
         "radial spectrum, {fields} fields of {side} x {side}",

@@ -1,7 +1,8 @@
 """Arrays of numpy or of torch behind one small set of operations, so that a kernel is written once.
 
 Both give the same numbers: deviations are formed in the precision of the data, sums are float64. Kernels use what the
-two libraries spell alike (``abs``, ``where``, ``isnan``, ``sum(axis=)``) and this table where they differ.
+two libraries spell alike (``abs``, ``where``, ``isnan``, ``sum(axis=)``) and this table where they differ. Data may be
+numpy arrays, or tensors that lie on the device already; the answer is of the same kind.
 """
 
 from dataclasses import dataclass
@@ -33,14 +34,26 @@ class Backend(Protocol):
     def values(self) -> int:
         """Values of all members together in a block of cells."""
 
-    def array(self, values: np.ndarray) -> Array:
+    def array(self, values: Array) -> Array:
         """``values`` on the device, without a copy where that is possible."""
 
     def double(self, array: Array) -> Array:
         """``array`` in float64."""
 
+    def whole(self, array: Array) -> Array:
+        """``array`` cut to int64."""
+
     def host(self, array: Array) -> np.ndarray:
         """``array`` as numpy."""
+
+    def blank(self, like: Array, *shape: int, kind: type = float) -> Array:
+        """Room for an answer of float64 or int64: a tensor on the device if ``like`` is a tensor, else numpy."""
+
+    def back(self, array: Array, like: Array) -> Array:
+        """``array`` as it goes into that room."""
+
+    def binned(self, rows: Array, index: np.ndarray, size: int) -> Array:
+        """Sums (row, size) of ``rows`` (row, column) over the columns of each ``index`` (column,)."""
 
     def rows_sorted(self, columns: Array) -> Array:
         """``columns`` (member, cell) to (cell, member), every row sorted upwards, NaN last."""
@@ -61,7 +74,7 @@ class Numpy:
         """For other processes: modules cannot be sent."""
         return backend_of, ("numpy",)
 
-    def array(self, values: np.ndarray) -> Array:
+    def array(self, values: Array) -> Array:
         """The same."""
         return np.asarray(values)
 
@@ -69,9 +82,25 @@ class Numpy:
         """``array`` in float64."""
         return np.asarray(array, dtype=np.float64)
 
+    def whole(self, array: Array) -> Array:
+        """``array`` cut to int64."""
+        return np.asarray(array).astype(np.int64)
+
     def host(self, array: Array) -> np.ndarray:
         """The same."""
         return np.asarray(array)
+
+    def blank(self, like: Array, *shape: int, kind: type = float) -> Array:
+        """An empty array."""
+        return np.empty(shape, kind)
+
+    def back(self, array: Array, like: Array) -> Array:
+        """The same."""
+        return array
+
+    def binned(self, rows: Array, index: np.ndarray, size: int) -> Array:
+        """Row by row."""
+        return np.stack([np.bincount(index, row, minlength=size) for row in rows])
 
     def rows_sorted(self, columns: Array) -> Array:
         """Transposed and sorted in place."""
@@ -98,8 +127,10 @@ class Torch:
         """For other processes: modules cannot be sent."""
         return backend_of, ("torch", str(self.device))
 
-    def array(self, values: np.ndarray) -> Array:
+    def array(self, values: Array) -> Array:
         """A tensor on the device."""
+        if isinstance(values, self.xp.Tensor):
+            return values.to(self.device)
         plain = values.flags.writeable and values.dtype.isnative and all(step >= 0 for step in values.strides)
         values = values if plain else np.array(values, dtype=values.dtype.newbyteorder("="))
         return self.xp.from_numpy(values).to(self.device)
@@ -108,9 +139,30 @@ class Torch:
         """``array`` in float64."""
         return array.to(self.float64)
 
+    def whole(self, array: Array) -> Array:
+        """``array`` cut to int64."""
+        return array.to(self.xp.int64)
+
     def host(self, array: Array) -> np.ndarray:
         """``array`` as numpy."""
         return np.asarray(array.cpu().numpy())
+
+    def blank(self, like: Array, *shape: int, kind: type = float) -> Array:
+        """An empty tensor or array."""
+        if isinstance(like, self.xp.Tensor):
+            return self.xp.empty(shape, dtype=self.xp.int64 if kind is int else self.float64, device=self.device)
+        return np.empty(shape, kind)
+
+    def back(self, array: Array, like: Array) -> Array:
+        """A tensor or array."""
+        return array if isinstance(like, self.xp.Tensor) else self.host(array)
+
+    def binned(self, rows: Array, index: np.ndarray, size: int) -> Array:
+        """By atomic additions on the GPU, whose order is not fixed: sums may differ in their last digit."""
+        if self.device.type == "cpu":
+            return self.xp.from_numpy(NUMPY.binned(rows.numpy(), index, size))
+        place = self.array(index).expand(len(rows), -1)
+        return rows.new_zeros(len(rows), size).scatter_add_(1, place, rows)
 
     def rows_sorted(self, columns: Array) -> Array:
         """Sorted by the device; on the CPU by numpy, whose vectorised sort is many times faster."""
@@ -138,4 +190,4 @@ def backend_of(name: BackendName, device: str | None = None) -> Backend:
     import torch
 
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    return Torch(torch, torch.float64, place, 1 << 18 if place.type == "cpu" else 1 << 25)
+    return Torch(torch, torch.float64, place, 1 << 18 if place.type == "cpu" else 1 << 21)

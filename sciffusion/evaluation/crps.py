@@ -37,31 +37,34 @@ ESTIMATORS: tuple[Estimator, ...] = get_args(Estimator)
 
 
 def crps(
-    members: Members,
-    truth: np.ndarray,
+    members: Members | Array,
+    truth: Array,
     estimator: Estimator = "fair",
     *,
     alpha: float = 0.95,
     backend: Backend = NUMPY,
-) -> np.ndarray:
+) -> Array:
     """Score every cell: ``members`` (member, *grid), ``truth`` (*grid) -> float64 (*grid), in the units of the truth.
+
+    Tensors on the backend's device are scored there and give a tensor.
 
     A NaN member is left out of its cell. The answer is NaN where the truth is, where no member is left, and, for the
     fair estimators, where fewer than two are. ``alpha`` is the fair share of the almost fair score.
     """
     check_estimator(estimator)
     fair_share = {"fair": 1.0, "standard": 0.0, "almost fair": alpha}[estimator]
-    y, score = truth.reshape(-1), np.empty(truth.size)
-    for cells in cell_blocks(y.size, len(members), backend):
+    y = truth.reshape(-1)
+    score = backend.blank(truth, len(y))
+    for cells in cell_blocks(len(y), len(members), backend):
         rows = backend.rows_sorted(backend.array(columns(members, cells)) - backend.array(y[cells]))
         error, spread, m = sorted_sums(rows, backend)
-        score[cells] = backend.host(_combined(error, spread, m, fair_share))
+        score[cells] = backend.back(_combined(error, spread, m, fair_share), truth)
     return score.reshape(truth.shape)
 
 
 def threshold_weighted_crps(
     members: np.ndarray, truth: np.ndarray, threshold: float, *, upper: bool = True, backend: Backend = NUMPY
-) -> np.ndarray:
+) -> Array:
     """Fair CRPS of one side of a threshold only, by the chaining v(x) = max(x, t) (Gneiting & Ranjan 2011)."""
     clip = np.maximum if upper else np.minimum
     return crps(clip(members, threshold), clip(truth, threshold), backend=backend)

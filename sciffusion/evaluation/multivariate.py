@@ -48,7 +48,7 @@ class Multivariate:
         return Sums(by_case=whole | {"pooled_crps": score, "pooled_weight": weight})
 
 
-def energy_score(members: Members, truth: np.ndarray, weights: np.ndarray, backend: Backend = NUMPY) -> float:
+def energy_score(members: Members | Array, truth: Array, weights: np.ndarray, backend: Backend = NUMPY) -> float:
     """Fair energy score of one field: ``members`` (member, *grid), ``truth`` and ``weights`` (*grid), float64.
 
     Cells without weight may hold anything. Distances between members come from the Gram matrix of deviations from
@@ -59,7 +59,7 @@ def energy_score(members: Members, truth: np.ndarray, weights: np.ndarray, backe
         return float("nan")
     m, y, scale = len(members), truth.reshape(-1), np.sqrt(weights / weights.sum()).reshape(-1)
     length, gram = np.zeros(m), np.zeros((m, m))
-    for cells in cell_blocks(y.size, m, backend):
+    for cells in cell_blocks(len(y), m, backend):
         d = backend.double(backend.array(columns(members, cells))) - backend.double(backend.array(y[cells]))
         one, two = _products(d, backend.array(scale[cells]), backend)
         length += backend.host(one)
@@ -117,7 +117,7 @@ def _variogram(
 
 def pooled_crps(pair: Pair, weights: np.ndarray, size: int, estimator: Estimator = "fair") -> tuple[float, float]:
     """Sum over blocks of ``size`` cells along each axis of area times CRPS of the block's mean, and sum of area."""
-    if min(weights.shape) < size:
+    if min(weights.shape) < size or not weights.any():
         return 0.0, 0.0
     area, seen = pooled(weights, size), weights > 0
     use = area > 0

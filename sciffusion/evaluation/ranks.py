@@ -43,59 +43,70 @@ class RankHistogram:
 
 
 def rank_bins(
-    members: Members,
-    truth: np.ndarray,
+    members: Members | Array,
+    truth: Array,
     bins: int,
     seed: int = 0,
     index: np.ndarray | None = None,
     backend: Backend = NUMPY,
-) -> np.ndarray:
+) -> Array:
     """Bin of the truth (cell,) among the members (member, ...), 0 to bins - 1; -1 where truth or members are missing.
 
     With ``b`` members below and ``e`` equal among ``m``, the bin is that of (b + U{0..e} + U[0, 1)) / (m + 1), which is
     uniform in [0, 1) for members exchangeable with the truth. Cells draw by their ``index`` alone: the same in any
-    block and order.
+    block and order, and on any device.
     """
-    found = np.empty(truth.size, dtype=np.int64)
-    for cells in cell_blocks(truth.size, len(members), backend):
-        y = truth[cells]
-        below, equal, count = _counts(backend.array(columns(members, cells)), backend.array(y), backend)
+    found = backend.blank(truth, len(truth), kind=int)
+    for cells in cell_blocks(len(truth), len(members), backend):
+        x, y = backend.array(columns(members, cells)), backend.array(truth[cells])
+        below, equal, count = _counts(x, y, backend)
         place = np.arange(cells.start, cells.stop) if index is None else index[cells]
-        found[cells] = _bins(below, equal, count, bins, len(members), seed, place)
-        found[cells][np.isnan(y) | (count == 0)] = -1
+        rank = _bins(below, equal, count, bins, len(members), _Draws(seed, place, backend))
+        found[cells] = backend.back(backend.xp.where(backend.xp.isnan(y) | (count == 0), -1, rank), truth)
     return found
 
 
-def rank_counts(
-    members: Members, truth: np.ndarray, backend: Backend = NUMPY
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def rank_counts(members: Members | Array, truth: Array, backend: Backend = NUMPY) -> tuple[Array, Array, Array]:
     """How many members are below the truth (cell,), equal to it, and present, in every cell."""
-    found = np.empty((3, truth.size), dtype=np.int32)
-    for cells in cell_blocks(truth.size, len(members), backend):
+    found = backend.blank(truth, 3, len(truth), kind=int)
+    for cells in cell_blocks(len(truth), len(members), backend):
         x, y = backend.array(columns(members, cells)), backend.array(truth[cells])
-        found[:, cells] = _counts(x, y, backend)
+        found[:, cells] = backend.back(backend.xp.stack(_counts(x, y, backend)), truth)
     below, equal, count = found
     return below, equal, count
 
 
-def _counts(x: Array, y: Array, backend: Backend) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _counts(x: Array, y: Array, backend: Backend) -> tuple[Array, Array, Array]:
     """How many members (member, cell) are below, equal and present in every cell."""
     below, most = backend.count(x < y), backend.count(x <= y)
     complete = bool(backend.xp.isfinite(x.sum()))  # a NaN anywhere shows in the sum, at a third of the cost
     count = backend.count(~backend.xp.isnan(x)) if not complete else backend.xp.full_like(below, len(x))
-    return backend.host(below), backend.host(most - below), backend.host(count)
+    return below, most - below, count
 
 
-def _bins(
-    below: np.ndarray, equal: np.ndarray, count: np.ndarray, bins: int, members: int, seed: int, place: np.ndarray
-) -> np.ndarray:
-    rank = below.astype(np.float64)
-    tied = np.flatnonzero(equal)
-    rank[tied] += np.floor(uniform(2 * seed, place[tied]) * (equal[tied] + 1))
-    if bins == members + 1 and (count == members).all():
-        return np.asarray(rank.astype(np.int64))
-    position = (rank + uniform(2 * seed + 1, place)) / (count + 1)
-    return np.asarray(np.minimum((position * bins).astype(np.int64), bins - 1))
+@dataclass(frozen=True)
+class _Draws:
+    """Random numbers of cells, made on the host so that every device has the same."""
+
+    seed: int
+    place: np.ndarray
+    backend: Backend
+
+    def of(self, stream: int, where: Array | None = None) -> Array:
+        """Numbers in [0, 1) of all cells, or of those ``where`` true."""
+        place = self.place if where is None else self.place[self.backend.host(where)]
+        return self.backend.array(uniform(2 * self.seed + stream, place))
+
+
+def _bins(below: Array, equal: Array, count: Array, bins: int, members: int, draws: _Draws) -> Array:
+    backend = draws.backend
+    tied = equal > 0
+    if bool(tied.any()):
+        below[tied] += backend.whole(draws.of(0, tied) * (equal[tied] + 1))
+    if bins == members + 1 and bool((count == members).all()):
+        return backend.whole(below)
+    position = (below + draws.of(1)) / (count + 1)
+    return backend.whole(position * bins).clip(max=bins - 1)
 
 
 def flatness(histogram: np.ndarray, drawn: np.ndarray) -> dict[str, float]:

@@ -70,19 +70,17 @@ class Score(Protocol):
         """Sums of one case."""
 
 
-def ensemble_moments(
-    members: Members, truth: np.ndarray, backend: Backend = NUMPY
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def ensemble_moments(members: Members | Array, truth: Array, backend: Backend = NUMPY) -> tuple[Array, Array, Array]:
     """Error of the mean, unbiased variance (NaN under two members) and number of members, per cell, float64 (*grid).
 
     The truth is subtracted first and the mean before squaring, so that neither a large mean nor a large error costs
     digits; cells are taken in blocks.
     """
     y = truth.reshape(-1)
-    moments = np.empty((3, y.size))
-    for cells in cell_blocks(y.size, len(members), backend):
+    moments = backend.blank(truth, 3, len(y))
+    for cells in cell_blocks(len(y), len(members), backend):
         x = backend.array(columns(members, cells))
-        moments[:, cells] = [backend.host(row) for row in _moments(x, backend.array(y[cells]), backend)]
+        moments[:, cells] = backend.back(backend.xp.stack(_moments(x, backend.array(y[cells]), backend)), truth)
     error, variance, count = moments.reshape(3, *truth.shape)
     return error, variance, count
 

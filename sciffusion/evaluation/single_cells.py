@@ -92,7 +92,8 @@ class ThresholdCRPS(Measure):
         return cells.mean_of(np.stack([self._score(cells, threshold) for threshold in self.thresholds]))
 
     def _score(self, cells: Cells, threshold: float) -> np.ndarray:
-        return threshold_weighted_crps(cells.members, cells.truth, threshold, upper=self.upper, backend=cells.backend)
+        x, y = cells.members, cells.truth
+        return np.asarray(threshold_weighted_crps(x, y, threshold, upper=self.upper, backend=cells.backend))
 
 
 @dataclass(frozen=True)

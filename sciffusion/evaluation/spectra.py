@@ -17,7 +17,7 @@ import numpy as np
 from scipy import fft
 from scipy.special import gamma
 
-from sciffusion.evaluation.backend import NUMPY, Backend
+from sciffusion.evaluation.backend import NUMPY, Array, Backend
 
 __all__ = ["EARTH_RADIUS", "Basis", "Shells", "Zonal", "half_octaves", "slope"]
 
@@ -119,20 +119,21 @@ class Shells:
         scale = 1 / (np.sqrt((taper**2).mean()) * taper.size)
         return np.asarray(fft.rfftn(anomaly * taper, axes=axes) * scale)
 
-    def power(self, fields: np.ndarray, backend: Backend = NUMPY) -> np.ndarray:
+    def power(self, fields: Array, backend: Backend = NUMPY) -> Array:
         """Power of ``fields`` (n, *grid) without gaps per shell, (n, shell), a few fields at a time."""
         _, shell, multiplicity = self._modes
-        found = np.empty((len(fields), int(shell.max()) + 1))
-        taper, axes = backend.array(self._taper), tuple(range(1, len(self.shape) + 1))
-        share = taper / taper.sum()
-        scale = multiplicity / ((self._taper**2).mean() * self._taper.size**2)
-        step = max(1, 2 * backend.values // self._taper.size)
+        shells, axes = int(shell.max()) + 1, tuple(range(1, len(self.shape) + 1))
+        found = backend.blank(fields, len(fields), shells)
+        taper, flat = backend.array(self._taper), backend.array(self._taper.reshape(-1) / self._taper.sum())
+        scale = backend.array(multiplicity / ((self._taper**2).mean() * self._taper.size**2))
+        step = max(1, backend.values // (2 * self._taper.size))
         for start in range(0, len(fields), step):
             x = backend.double(backend.array(fields[start : start + step]))
-            x = (x - (x * share).sum(axes).reshape(-1, *[1] * len(axes))) * taper
+            x = x - (x.reshape(len(x), -1) @ flat).reshape(-1, *[1] * len(axes))
+            x *= taper
             modes = backend.xp.fft.rfftn(x, None, axes)
-            power = backend.host(modes.real**2 + modes.imag**2).reshape(len(x), -1) * scale
-            found[start : start + step] = [np.bincount(shell, row) for row in power]
+            power = (modes.real**2 + modes.imag**2).reshape(len(x), -1) * scale
+            found[start : start + step] = backend.back(backend.binned(power, shell, shells), fields)
         return found
 
     def gather(self, power: np.ndarray) -> np.ndarray:

@@ -7,6 +7,7 @@ good at one of the two at most, so what does not fit is written once to a tempor
 import tempfile
 from collections.abc import Iterable, Iterator
 from math import prod
+from typing import Any
 
 import numpy as np
 
@@ -72,8 +73,8 @@ class Spool:
 Members = np.ndarray | Spool
 
 
-def columns(members: Members, cells: slice) -> np.ndarray:
-    """All members of some of the flattened cells, (member, cell)."""
+def columns(members: Members | Any, cells: slice) -> Any:
+    """All members of some of the flattened cells, (member, cell), of an array, a tensor or a file."""
     if isinstance(members, Spool):
         return members.columns(cells)
     return members.reshape(len(members), -1)[:, cells]

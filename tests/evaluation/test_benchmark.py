@@ -30,6 +30,32 @@ def test_rows_at_small_size_agree_and_make_a_table(benchmark, task):
     assert page.count("\n") == 1 + len(rows)
 
 
+def test_the_rows_on_a_gpu_are_checked_against_numpy_and_merge(benchmark, tmp_path, monkeypatch, capsys):
+    """On the CPU instead of a GPU; a number that is not numpy's ends the run with 1."""
+    rows = importlib.import_module("evaluation_gpu")
+    given, kept = tmp_path / "gpu.json", tmp_path / "all.json"
+    kept.write_text('{"tasks": {}}')
+    arguments = ["--gpu", "--device", "cpu", "--small", "--repeats", "1", "--out", str(given)]
+    assert run(benchmark, monkeypatch, arguments) == 0
+    run(benchmark, monkeypatch, ["--merge", str(given), "--out", str(kept)])
+    found = json.loads(kept.read_text())
+    assert found["tasks"] == {}
+    assert list(found["gpu"]["tasks"]) == list(benchmark.TASKS)
+    assert all({rows.NUMPY, rows.HOST, rows.PLACED} <= set(each) for each in found["gpu"]["tasks"].values())
+    assert rows.table(found["gpu"]) in capsys.readouterr().out
+    monkeypatch.setitem(rows.ON_DEVICE, "ranks", lambda *given: 1.0)
+    assert run(benchmark, monkeypatch, arguments) == 1
+
+
+def run(benchmark, monkeypatch, arguments):
+    """Exit code of the script."""
+    monkeypatch.setattr(sys, "argv", ["evaluation.py", *arguments])
+    try:
+        benchmark.main()
+    except SystemExit as end:
+        return end.code
+
+
 @pytest.mark.slow
 def test_the_script_at_small_size(tmp_path):
     for arguments in (["--tasks", "ranks", "--repeats", "1"], ["--stream"]):

@@ -122,6 +122,14 @@ def test_units_of_the_ensemble_and_of_both(seed, slope, shift):
     np.testing.assert_allclose(ev.spread_skill(slope * ensemble, slope * truth), ev.spread_skill(ensemble, truth))
 
 
+@pytest.mark.parametrize("measure", FIELDS, ids=IDS[len(CELLS) :])
+def test_a_case_without_any_member_counts_nothing_in_scores_of_fields(measure):
+    ensemble, truth, _ = draw(4)
+    ensemble[:, 2] = np.nan
+    rest = [0, 1, *range(3, truth.sizes["time"])]
+    np.testing.assert_allclose(ev.score(measure, ensemble, truth), ev.score(measure, ensemble[:, rest], truth), **TIGHT)
+
+
 @every
 def test_torch_gives_the_numbers_of_numpy(measure):
     ensemble, truth, generator = draw(3)
