@@ -74,8 +74,8 @@ def job(folder: Path, cases: int):
 
 def network_only(emulator: Emulator, check, size: int, device: torch.device, budget: float) -> float:
     """Members per second if nothing but the network's calls took time."""
-    stage = emulator.stage.to(device).eval()
-    stage.prepare_network()
+    stage = emulator.stage
+    stage.ready(device)
     prepared = stage.prepare(check.conditions, check.cases[0])
     context = stage.context([prepared] * size)
     x, level = stage.noise([Item(prepared, member) for member in range(size)], seed=0).to(device), None
@@ -85,7 +85,7 @@ def network_only(emulator: Emulator, check, size: int, device: torch.device, bud
     def members() -> None:
         with torch.no_grad():
             for _ in range(calls):
-                stage.denoiser(x, level, context)
+                stage.accelerated(x, level, context)
         if device.type == "cuda":
             torch.cuda.synchronize(device)
 

@@ -85,9 +85,10 @@ def prepare(row: Row, device: torch.device, graphs: bool) -> torch.nn.Module:
     for parameter in network.parameters():
         if not parameter.any():
             torch.nn.init.normal_(parameter, std=0.02)
-    compiled = "always" if "compiled" in row.mode else "never"
     precision = "float32" if row.mode == "eager" or device.type == "cpu" else "bfloat16"
-    prepared = accelerate(network, device, Execution(precision=precision, compile=compiled, graphs=graphs))
+    prepared = accelerate(
+        network, device, Execution(precision=precision, compile="compiled" in row.mode, graphs=graphs)
+    )
     if device.type == "cuda" and row.mode != "eager":  # weights of other packages' networks, too, in their best layout
         network.to(memory_format=torch.channels_last)
     return prepared
@@ -186,7 +187,7 @@ def _largest(network, row: Row, device: torch.device) -> int:
 
     def call(count: int) -> object:
         with autocast(dtype, device):
-            return network.network(*draw(count, grid, device))
+            return network.function(*draw(count, grid, device))
 
     most = max(1, LARGEST_CELLS // row.side**2) if device.type == "cuda" else 4
     return microbatch(call, device, most=most, share=0.4)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import numpy as np
 import torch
@@ -19,20 +19,35 @@ import xarray as xr
 import sciffusion
 from sciffusion import config, model_folder, registry
 from sciffusion.errors import SciffusionError
+from sciffusion.execution.accelerate import Execution
 from sciffusion.execution.device import resolve_device
 from sciffusion.execution.limits import AllocationLimit
+from sciffusion.execution.precision import Precision
 from sciffusion.fields import axes
 from sciffusion.fields.cases import Case, cases_of, encode_label
 from sciffusion.stages.base import Prepared, Stage
 from sciffusion.stages.drawing import Drawn, draws
 
-__all__ = ["Check", "Emulator", "load"]
+__all__ = ["DEFAULT_BATCH", "Check", "Drawing", "Emulator", "load"]
 
 Conditions = xr.Dataset | Mapping[str, xr.Dataset]
 Cases = Mapping[str, Any] | Sequence[Case] | None
 # Memory that building a model may take, relative to its weights (bfloat16 ones become float32) and beside them.
 _EXPANSION, _BESIDE = 8, 2**30
 DEFAULT_BATCH = {"cpu": 4, "cuda": 16}
+
+
+class Drawing(TypedDict, total=False):
+    """How members are drawn; see `Emulator.sample`."""
+
+    cases: Cases
+    seed: int
+    sampler: config.Sampler | str | None
+    batch_size: int | None
+    device: str | None
+    precision: Precision
+    compile: bool
+    graphs: bool
 
 
 @dataclass(frozen=True)
@@ -176,15 +191,7 @@ class Emulator:
     # --- sampling
 
     def sample(
-        self,
-        conditions: Conditions | Check,
-        members: int | Sequence[int] = 8,
-        *,
-        cases: Cases = None,
-        seed: int = 0,
-        sampler: config.Sampler | str | None = None,
-        batch_size: int | None = None,
-        device: str | None = None,
+        self, conditions: Conditions | Check, members: int | Sequence[int] = 8, **options: Unpack[Drawing]
     ) -> xr.Dataset:
         """Draw an ensemble into memory: a CF Dataset (member, *case dims, *grid).
 
@@ -197,56 +204,53 @@ class Emulator:
         cases
             Labels or slices per case dim, as in ``Dataset.sel``, under its name in the conditions or in the training
             data; None takes all.
+        seed
+            Of the noise; 0.
         sampler
             Settings, or the name of a solver; None takes the emulator's own.
         batch_size
             (case, member) items per network call.
+        device
+            "cpu", "cuda", "cuda:1"; None takes a GPU where there is one.
+        precision
+            "auto": networks in bfloat16 where a GPU has units for it, otherwise in float32; "float32", "bfloat16".
+        compile
+            Whether to compile the networks: a minute at the start, for long jobs.
+        graphs
+            Whether to record their calls as CUDA graphs (yes).
 
         Raises
         ------
         SciffusionError
             For conditions that do not fit; see `check`.
         """
-        check = conditions if isinstance(conditions, Check) else self.check(conditions, cases)
+        check = self._checked(conditions, options)
         numbers = _numbers(members)
         result = self.stage.blank({"member": _member_coordinate(numbers), **self._leading(check)}, filled=True)
-        for part in self.stream(check, numbers, seed=seed, sampler=sampler, batch_size=batch_size, device=device):
+        for part in self.stream(check, numbers, **options):
             place = {dim: _index(result, part, dim) for dim in ("member", *_dims(check))}
             for name in part.data_vars:
                 result[name][place] = part[name].variable.transpose(*result[name].dims)
         flags = self._training_cases(check)
-        return result.assign_coords(flags).assign_attrs(self.attributes(seed=seed, sampler=self.sampler(sampler)))
+        settings = {"seed": options.get("seed", 0), "sampler": self.sampler(options.get("sampler"))}
+        return result.assign_coords(flags).assign_attrs(self.attributes(**settings))
 
     def stream(
         self,
         conditions: Conditions | Check,
         members: int | Sequence[int] = 8,
         *,
-        cases: Cases = None,
-        seed: int = 0,
-        sampler: config.Sampler | str | None = None,
-        batch_size: int | None = None,
-        device: str | None = None,
         items: Sequence[tuple[int, int]] | None = None,
+        **options: Unpack[Drawing],
     ) -> Iterator[xr.Dataset]:
         """Draw members one batch after the other; each Dataset holds complete members of one case.
 
         ``items`` restricts the work to (case number, member) pairs. Batches have a fixed size, the last one padded,
         so that a member's bytes do not depend on how many others are drawn.
         """
-        drawn = self.draws(
-            conditions,
-            members,
-            cases=cases,
-            seed=seed,
-            sampler=sampler,
-            batch_size=batch_size,
-            device=device,
-            items=items,
-        )
         waiting: Drawn | None = None
-        for batch in drawn:  # a GPU draws this one while the one before is decoded
-            if waiting is not None:
+        for batch in self.draws(conditions, members, items=items, **options):
+            if waiting is not None:  # a GPU draws this batch while the one before is decoded
                 yield from waiting.datasets()
             waiting = batch
         if waiting is not None:
@@ -257,26 +261,40 @@ class Emulator:
         conditions: Conditions | Check,
         members: int | Sequence[int] = 8,
         *,
-        cases: Cases = None,
-        seed: int = 0,
-        sampler: config.Sampler | str | None = None,
-        batch_size: int | None = None,
-        device: str | None = None,
         items: Sequence[tuple[int, int]] | None = None,
+        **options: Unpack[Drawing],
     ) -> Iterator[Drawn]:
         """As `stream`, but whole batches that are still to be decoded, by another thread for instance."""
-        check = conditions if isinstance(conditions, Check) else self.check(conditions, cases)
-        place = resolve_device(device)
-        size = batch_size or DEFAULT_BATCH.get(place.type, 4)
-        settings = self.sampler(sampler)
+        check = self._checked(conditions, options)
+        place = self.ready(**options)
+        size = options.get("batch_size") or DEFAULT_BATCH.get(place.type, 4)
         pairs = list(items) if items is not None else list(product(range(len(check.cases)), _numbers(members)))
-        for stage in self.stages:
-            stage.to(place).eval().prepare_network()
 
         def prepare(number: int) -> Prepared:
             return self.stage.prepare(check.conditions, check.cases[number])
 
-        yield from draws(self.stage, prepare, pairs, size=size, seed=seed, sampler=settings)
+        settings = self.sampler(options.get("sampler"))
+        yield from draws(self.stage, prepare, pairs, size=size, seed=options.get("seed", 0), sampler=settings)
+
+    def ready(self, **options: Unpack[Drawing]) -> torch.device:
+        """Bring the networks into the form that ``options`` ask for; the device that they are on.
+
+        Raises TypeError for an option that does not exist.
+        """
+        if unknown := options.keys() - Drawing.__annotations__:
+            raise TypeError(
+                f"no such option: {', '.join(sorted(unknown))}; there are {', '.join(Drawing.__annotations__)}"
+            )
+        place = resolve_device(options.get("device"))
+        execution = Execution(
+            options.get("precision", "auto"), compile=options.get("compile", False), graphs=options.get("graphs", True)
+        )
+        for stage in self.stages:
+            stage.ready(place, execution)
+        return place
+
+    def _checked(self, conditions: Conditions | Check, options: Drawing) -> Check:
+        return conditions if isinstance(conditions, Check) else self.check(conditions, options.get("cases"))
 
     def sampler(self, sampler: config.Sampler | str | None = None) -> config.Sampler:
         """The settings that a call with ``sampler`` uses."""

@@ -5,15 +5,14 @@ that is drawn, and does not depend on which other members are forecast.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import xarray as xr
 
 from sciffusion import config
 from sciffusion.conditioners.previous import Previous
-from sciffusion.emulator import DEFAULT_BATCH, Emulator
+from sciffusion.emulator import DEFAULT_BATCH, Drawing, Emulator
 from sciffusion.errors import SciffusionError
-from sciffusion.execution.device import resolve_device
 from sciffusion.fields.cases import Case, encode_label
 from sciffusion.stages.base import Item
 
@@ -36,7 +35,7 @@ def forecast(
     initial
         States up to the initial time, as many as the emulator looks back; of them the last is the initial one.
     options
-        Those of `forecast_steps`: conditions, seed, sampler, batch_size, device.
+        Those of `forecast_steps`.
     """
     parts = list(forecast_steps(emulator, initial, steps, members, **options))
     whole = xr.concat(parts, time_dim(emulator))
@@ -50,23 +49,20 @@ def forecast_steps(
     members: int | Sequence[int] = 8,
     *,
     conditions: Mapping[str, xr.Dataset] | None = None,
-    seed: int = 0,
-    sampler: config.Sampler | str | None = None,
-    batch_size: int | None = None,
-    device: str | None = None,
+    **options: Unpack[Drawing],
 ) -> Iterator[xr.Dataset]:
     """As `forecast`, one time after the other: Datasets (member, time of length 1, *grid).
 
-    ``conditions`` are the data of conditions other than the earlier states, at the times forecast.
+    ``conditions`` are the data of conditions other than the earlier states, at the times forecast; ``options`` those of
+    `Emulator.sample`.
 
     Raises SciffusionError for an emulator that takes no earlier states, and for too few of them.
     """
     previous = _previous(emulator)
     numbers = list(range(members)) if isinstance(members, int) else list(members)
-    place = resolve_device(device)
-    size = batch_size or DEFAULT_BATCH.get(place.type, 4)
-    for stage in emulator.stages:
-        stage.to(place).eval().prepare_network()
+    place = emulator.ready(**options)
+    size = options.get("batch_size") or DEFAULT_BATCH.get(place.type, 4)
+    seed, sampler = options.get("seed", 0), emulator.sampler(options.get("sampler"))
     start, _ = previous[0].accept(initial)
     states = dict.fromkeys(numbers, start)
     dim, now = previous[0].settings.dim, start[previous[0].settings.dim].values[-1]
@@ -74,7 +70,7 @@ def forecast_steps(
     for _ in range(steps):
         now = previous[0].after(now)
         case = Case((first, encode_label(now)), {dim: now})
-        drawn = _drawn(emulator, case, states, conditions or {}, size, seed, emulator.sampler(sampler))
+        drawn = _drawn(emulator, case, states, conditions or {}, size, seed, sampler)
         states = {number: _continued(states[number], drawn.sel(member=number), previous) for number in numbers}
         yield drawn
 

@@ -232,7 +232,9 @@ class TrainSettings(Settings):
     ema_halflife: float = Field(default=0.05, gt=0, description="EMA half-life as a share of the steps done")
     crop: dict[str, int] = Field(default={}, description="random training window, in cells per grid dim")
     augment: Augment = Field(default=Augment(), description="random rolls and mirrors")
-    precision: Literal["32-true", "bf16-mixed"] = Field(default="32-true", description="of the network in training")
+    precision: Literal["auto", "32-true", "bf16-mixed"] = Field(
+        default="auto", description="of the network in training; auto: bf16-mixed on GPUs that have units for it"
+    )
     compile: bool = Field(default=False, description="torch.compile the network")
     cache: Literal["auto", "memory", "none"] = Field(
         default="auto", description="keep prepared samples in memory; auto: when they fit"

@@ -53,6 +53,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="sample a baseline of the run: interpolation, linear, quantile-mapping, analogues or climatology",
     )
     parser.add_argument("--batch-size", type=int, metavar="N", help="(case, member) items per network call")
+    parser.add_argument(
+        "--precision",
+        choices=["auto", "float32", "bfloat16"],
+        default="auto",
+        help="of the networks (auto: as the ensemble was begun, else bfloat16 on GPUs that have units for it)",
+    )
+    parser.add_argument(
+        "--compile",
+        choices=["auto", "always", "never"],
+        default="auto",
+        help="the networks (auto: as the ensemble was begun, else where a GPU has more than ten minutes to work)",
+    )
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: a GPU where there is one)")
     parser.add_argument(
         "--share", default="0/1", metavar="I/N", help="make share I of N (from 0), in a job of its own; see submit"
@@ -139,6 +151,8 @@ def _run(args: argparse.Namespace) -> int:
         verify=not args.no_verify,
         batch_size=args.batch_size,
         device=args.device,
+        precision=args.precision,
+        compiled={"auto": None, "always": True, "never": False}[args.compile],
         allow_mixed=args.allow_mixed,
         storage=_storage(args),
         share=_share(args.share),

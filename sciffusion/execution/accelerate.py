@@ -1,84 +1,96 @@
 """What a user gets by default at sampling time: the network in the form that its device runs fastest.
 
-bf16 on GPUs (float32 answers), baked weights in channels_last, a CUDA graph per shape, compilation only for jobs that
-are long enough to pay for it; a clean fallback, and one line in the log that says why.
+bf16 on GPUs (float32 answers), baked weights in channels_last, a CUDA graph per shape, compilation where the job is
+long enough to pay for it; a clean fallback, and one line in the log that says why.
 """
 
 import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from sciffusion.caches import cache_folder
-from sciffusion.context import Context
 from sciffusion.execution.cpu import tune_cpu
 from sciffusion.execution.graphs import Captured
-from sciffusion.execution.precision import Precision, autocast, resolve_precision
+from sciffusion.execution.precision import Precision, autocast, resolve_precision, tf32
 from sciffusion.networks.layers import bake
 
 __all__ = ["Accelerated", "Execution", "accelerate"]
 
 log = logging.getLogger("sciffusion")
-WORTH_COMPILING = 20_000  # network calls; compiling takes a minute or two, and saves some ms per call
 
 
 @dataclass(frozen=True)
 class Execution:
-    """How to run: ``compile`` "auto" compiles on CUDA when a job has at least ``WORTH_COMPILING`` calls."""
+    """How to run. In bfloat16 networks whose answer is the field itself stay float32 (TF32 on GPUs)."""
 
     precision: Precision = "auto"
-    compile: Literal["auto", "always", "never"] = "auto"
+    compile: bool = False
     graphs: bool = True
-
-    def compiles(self, device: torch.device, calls: int) -> bool:
-        """Whether a job of ``calls`` network calls on ``device`` is compiled."""
-        long = device.type == "cuda" and calls >= WORTH_COMPILING
-        return self.compile == "always" or (self.compile == "auto" and long)
 
 
 def accelerate(
-    network: nn.Module, device: torch.device, execution: Execution | None = None, *, calls: int = 1
+    network: nn.Module,
+    device: torch.device,
+    execution: Execution | None = None,
+    *,
+    direct: bool = False,
+    function: Callable[..., Any] | None = None,
 ) -> "Accelerated":
-    """``network`` on ``device``, ready for ``calls`` inference calls.
+    """``network`` on ``device``, ready for many inference calls of ``function`` (default: of the network itself).
 
-    The parameters keep their precision and layout; normalised weights are cached in the module (`layers.bake`), so
-    load new weights or call ``train()`` before using it otherwise.
+    ``direct`` says that its answer is the field itself, whose finest scales bfloat16 would drown. The parameters keep
+    their precision and layout; normalised weights are cached in the module (`layers.bake`), so do this again after
+    loading new weights, and call ``train()`` before using it otherwise.
     """
     execution = execution or Execution()
     if device.type == "cpu":
         tune_cpu()
     network = network.to(device)
     dtype = resolve_precision(execution.precision, device)
+    rounded = dtype != torch.float32
+    if direct:
+        dtype = torch.float32
     bake(network, dtype, channels_last=True)
-    return Accelerated(network, device, dtype, execution, execution.compiles(device, calls))
+    return Accelerated(function or network, device, dtype, execution, allow_tf32=rounded)
 
 
 class Accelerated(nn.Module):
-    """A network ``(x, c_noise, cond)`` in lower precision, compiled, recorded; answers in the dtype of x."""
+    """A function of tensors in lower precision, compiled, recorded; answers in the dtype of its first argument."""
 
     def __init__(
-        self, network: nn.Module, device: torch.device, dtype: torch.dtype, execution: Execution, compiled: bool
+        self,
+        function: Callable[..., Any],
+        device: torch.device,
+        dtype: torch.dtype,
+        execution: Execution,
+        *,
+        allow_tf32: bool,
     ) -> None:
         super().__init__()
-        self.network = network
-        self.device, self.dtype, self.execution = device, dtype, execution
-        self._fast: Callable[..., Any] = _Guarded(_compiled(self._plain), self._plain) if compiled else self._plain
+        self.function = function
+        self.device, self.dtype, self.execution, self.allow_tf32 = device, dtype, execution, allow_tf32
+        self._fast: Callable[..., Any] = self._plain
+        if execution.compile:
+            self._fast = _Guarded(_compiled(self._plain), self._plain)
         if execution.graphs and device.type == "cuda":
             self._fast = Captured(self._fast)
 
-    def forward(self, x: Tensor, c_noise: Tensor, cond: Context | None = None) -> Tensor:
-        """Call the network; where gradients are wanted (guidance), neither compiled nor recorded."""
-        differentiated = torch.is_grad_enabled() and x.requires_grad
-        call = self._plain if differentiated else self._fast
-        return cast(Tensor, call(x, c_noise, cond))
+    def forward(self, x: Tensor, *args: Any) -> Tensor:
+        """Call the function; where gradients are wanted (guidance), neither compiled nor recorded."""
+        with tf32(self.allow_tf32, self.device):
+            if torch.is_grad_enabled() and x.requires_grad:
+                return self._plain(x, *args)
+            with torch.no_grad():
+                return cast(Tensor, self._fast(x, *args))
 
-    def _plain(self, x: Tensor, c_noise: Tensor, cond: Context | None) -> Tensor:
+    def _plain(self, x: Tensor, *args: Any) -> Tensor:
         with autocast(self.dtype, self.device):
-            answer: Tensor = self.network(x, c_noise, cond)
+            answer: Tensor = self.function(x, *args)
         return answer.to(x.dtype)
 
 

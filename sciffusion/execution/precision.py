@@ -1,14 +1,15 @@
 """Precision of the network; the sampler's arithmetic around it stays in float32."""
 
 import logging
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Literal, get_args
 
 import torch
 
 from sciffusion.errors import SciffusionError
 
-__all__ = ["Precision", "autocast", "resolve_precision"]
+__all__ = ["Precision", "autocast", "precision_name", "resolve_precision", "tf32"]
 
 log = logging.getLogger("sciffusion")
 Precision = Literal["auto", "float32", "bfloat16"]
@@ -29,9 +30,29 @@ def resolve_precision(name: Precision, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if name == "bfloat16" or (fast and device.type == "cuda") else torch.float32
 
 
+def precision_name(name: Precision, device: torch.device) -> str:
+    """As `resolve_precision`, for people and files: float32 or bfloat16."""
+    return str(resolve_precision(name, device)).removeprefix("torch.")
+
+
 def autocast(dtype: torch.dtype, device: torch.device) -> AbstractContextManager[object]:
     """Matrix products in ``dtype`` on ``device``; nothing for float32."""
     return nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype=dtype, cache_enabled=False)
+
+
+@contextmanager
+def tf32(allowed: bool, device: torch.device) -> Iterator[None]:
+    """Whether a GPU may round the factors of float32 products to 10 bits (an error of 3e-4); others never do."""
+    if device.type != "cuda":
+        yield
+        return
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = matmul.allow_tf32, cudnn.allow_tf32
+    matmul.allow_tf32 = cudnn.allow_tf32 = allowed
+    try:
+        yield
+    finally:
+        matmul.allow_tf32, cudnn.allow_tf32 = before
 
 
 def _has_bfloat16(device: torch.device) -> bool:

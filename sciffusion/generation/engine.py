@@ -8,7 +8,7 @@ bytes do not depend on which others are missing.
 
 import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from math import ceil, prod
@@ -19,9 +19,10 @@ import torch
 import xarray as xr
 
 from sciffusion import config, durations
-from sciffusion.emulator import Cases, Check, Conditions, Emulator
+from sciffusion.emulator import Cases, Check, Conditions, Drawing, Emulator
 from sciffusion.errors import SciffusionError
 from sciffusion.execution.device import resolve_device
+from sciffusion.execution.precision import Precision, precision_name
 from sciffusion.fields.cases import Case, encode_label
 from sciffusion.fields.coherence import Coherence
 from sciffusion.fields.ensemble import EnsembleStore
@@ -31,7 +32,7 @@ from sciffusion.generation.identity import identity
 from sciffusion.generation.keep import Keep
 from sciffusion.generation.processes import Process
 from sciffusion.generation.scoring import Scoring, state_of
-from sciffusion.generation.sizing import choose_batch
+from sciffusion.generation.sizing import choose_batch, worth_compiling
 from sciffusion.generation.target import Target, Wanted
 from sciffusion.generation.trajectories import record_coherence
 from sciffusion.generation.work import Work
@@ -40,6 +41,7 @@ from sciffusion.stages.drawing import Drawn
 __all__ = ["generate"]
 
 log = logging.getLogger("sciffusion")
+_TRIAL_STEPS = 3
 
 
 def generate(
@@ -56,6 +58,8 @@ def generate(
     verify: bool = True,
     batch_size: int | None = None,
     device: str | None = None,
+    precision: Precision = "auto",
+    compiled: bool | None = None,
     allow_mixed: bool = False,
     share: tuple[int, int] = (0, 1),
     storage: Storage | None = None,
@@ -95,6 +99,11 @@ def generate(
     batch_size
         (case, member) items per network call; None takes that of the store, else what fits a GPU's memory, or 4 on a
         CPU. Fixed when the store is made.
+    precision
+        Of the networks: "float32", "bfloat16", or "auto": that of the store, else bfloat16 where a GPU has units for
+        it. Fixed when the store is made.
+    compiled
+        Whether the networks are compiled; None: as for the store, else where a GPU has more than ten minutes to work.
     allow_mixed
         Go on with a store that was begun on another device model, or with other versions or another batch size.
         New members then agree with those that it would have got to rounding errors only; the store records it.
@@ -143,6 +152,8 @@ def generate(
         seed=seed,
         sampler=sampler,
         device=place,
+        precision=precision,
+        compiled=compiled,
         batch_size=batch_size,
         storage=storage,
     )
@@ -158,14 +169,14 @@ def generate(
     if target.finished(wanted):
         log.info("%s is complete already", target.path)
         return target.path
-    settings: dict[str, Any] = {"seed": seed, "sampler": sampler, "device": str(place)}
+    settings: Drawing = {"seed": seed, "sampler": sampler, "device": str(place), "precision": precision}
     count = ceil(len(check.cases) * len(numbers) / process.size)
-    trial = partial(_trial, emulator, check, **settings)
     with target.unless_overtaken(wanted):
-        ensemble = target.prepare(process, wanted, lambda: choose_batch(trial, place, items=count, asked=batch_size))
+        ensemble = target.prepare(process, wanted, lambda: _chosen(emulator, check, count, batch_size, settings))
+        settings |= _settled(ensemble.execution)
 
         def draw(items: Sequence[tuple[int, int]]) -> Iterable[Drawn]:
-            return emulator.draws(check, numbers, batch_size=ensemble.execution["batch_size"], items=items, **settings)
+            return emulator.draws(check, numbers, items=items, **settings)
 
         scoring = None if score_against is None else Scoring(ensemble, score_against)
         closing = Closing(ensemble, keep, scoring)
@@ -229,11 +240,32 @@ def _ordered(check: Check, emulator: Emulator) -> tuple[Check, xr.Dataset, tuple
     return replace(check, cases=sorted(check.cases, key=place)), template, dims
 
 
-def _trial(emulator: Emulator, check: Check, size: int, **settings: Any) -> None:
-    """Draw ``size`` items in a few steps, to see whether there is memory for them."""
+def _chosen(emulator: Emulator, check: Check, items: int, size: int | None, settings: Drawing) -> dict[str, Any]:
+    """What a new store leaves to the device: precision, micro-batch, and whether to compile."""
+    device = torch.device(settings["device"] or "cpu")
+    trial = partial(_trial, emulator, check, settings)
+    size = choose_batch(trial, device, items=items, asked=size)
+    steps = emulator.sampler(settings["sampler"]).steps
+    calls = ceil(items / size) * steps / min(steps, _TRIAL_STEPS)
+    compiled = worth_compiling(partial(trial, size), device, calls=calls)
+    return {"precision": precision_name(settings["precision"], device), "compiled": compiled, "batch_size": size}
+
+
+def _settled(execution: Mapping[str, Any]) -> Drawing:
+    """How the members of a store are drawn."""
+    return {
+        "precision": execution["precision"],
+        "compile": execution["compiled"],
+        "batch_size": execution["batch_size"],
+    }
+
+
+def _trial(emulator: Emulator, check: Check, settings: Drawing, size: int) -> None:
+    """Draw ``size`` items in a few steps, to see whether there is memory for them, and how long it takes."""
     sampler = emulator.sampler(settings["sampler"])
-    settings["sampler"] = sampler.model_copy(update={"steps": min(sampler.steps, 3)})
-    for batch in emulator.draws(check, 1, batch_size=size, items=[(0, 0)] * size, **settings):
+    sampler = sampler.model_copy(update={"steps": min(sampler.steps, _TRIAL_STEPS)})
+    options: Drawing = {**settings, "sampler": sampler, "batch_size": size, "graphs": False}
+    for batch in emulator.draws(check, 1, items=[(0, 0)] * size, **options):
         batch.fields.wait()
 
 

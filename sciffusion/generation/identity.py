@@ -1,8 +1,8 @@
 """What an ensemble must agree on to be continued.
 
 Model, seed, sampler and conditions define the ensemble: another one is refused. Under ``execution`` stands what decides
-the last bits: device model, precision, micro-batch, versions. It is fixed when a store is made; members that another
-execution adds differ by about 1e-6 of the spread from those it would have had, and have to be allowed.
+the last bits: device model, precision, compilation, micro-batch, versions. It is fixed when a store is made; members
+that another execution adds differ by rounding errors from those it would have had, and have to be allowed.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ import sciffusion
 from sciffusion import config
 from sciffusion.emulator import Emulator
 from sciffusion.execution.device import device_model
-from sciffusion.execution.precision import Precision, resolve_precision
+from sciffusion.execution.precision import Precision, precision_name
 from sciffusion.fields.cases import encode_label
 from sciffusion.fields.identity import EXECUTION
 from sciffusion.fields.storage import STORAGE, Storage
@@ -34,17 +34,22 @@ def identity(
     seed: int,
     sampler: config.Sampler | str | None,
     device: torch.device,
-    precision: Precision = "float32",
+    precision: Precision = "auto",
+    compiled: bool | None = None,
     batch_size: int | None = None,
     storage: Storage | None = None,
 ) -> dict[str, Any]:
     """Plain data that JSON can hold; two runs with equal identities write equal bytes.
 
-    Without ``batch_size`` it is left open: that of the store counts.
+    The precision "auto", and None, are left open: those of the store count.
     """
+    chosen = {
+        "precision": None if precision == "auto" else precision_name(precision, device),
+        "compiled": compiled,
+        "batch_size": batch_size,
+    }
     execution = {
         "device": device_model(device),
-        "precision": str(resolve_precision(precision, device)).removeprefix("torch."),
         "sciffusion": sciffusion.__version__,
         "torch": torch.__version__,
         "numpy": np.__version__,
@@ -56,7 +61,7 @@ def identity(
         "sampler": emulator.sampler(sampler).model_dump(mode="json"),
         "conditions": {name: fingerprint(data) for name, data in sorted(conditions.items())},
         **({STORAGE: kept} if kept else {}),
-        EXECUTION: execution if batch_size is None else execution | {"batch_size": int(batch_size)},
+        EXECUTION: execution | {name: value for name, value in chosen.items() if value is not None},
     }
 
 

@@ -1,9 +1,10 @@
-"""How many items a network call takes: found once, before a store is made, and kept by it.
+"""How many items a network call takes, and whether to compile it: found once, before a store is made, and kept by it.
 
-A member's last bits depend on it, so that memory is tried out before the first member, never afterwards.
+A member's last bits depend on them, so that memory is tried out before the first member, never afterwards.
 """
 
 import logging
+import time
 from collections.abc import Callable
 from math import ceil
 from typing import Any
@@ -14,10 +15,11 @@ from sciffusion.emulator import DEFAULT_BATCH
 from sciffusion.errors import SciffusionError
 from sciffusion.execution.memory import microbatch
 
-__all__ = ["choose_batch", "out_of_memory"]
+__all__ = ["choose_batch", "out_of_memory", "worth_compiling"]
 
 log = logging.getLogger("sciffusion")
 _MOST = 256  # items: larger calls are no faster
+_WORTH_COMPILING = 600.0  # seconds: compiling takes one to two minutes, and saves about a third
 
 
 def choose_batch(call: Callable[[int], Any], device: torch.device, *, items: int, asked: int | None = None) -> int:
@@ -38,6 +40,15 @@ def choose_batch(call: Callable[[int], Any], device: torch.device, *, items: int
     except torch.OutOfMemoryError:
         raise out_of_memory(str(device), asked or 1) from None
     return _shrunk(call, size, device)
+
+
+def worth_compiling(call: Callable[[], Any], device: torch.device, *, calls: float) -> bool:
+    """Whether a job on a GPU that takes as long as ``calls`` of ``call`` is long enough to pay for compilation."""
+    if device.type != "cuda":
+        return False
+    start = time.perf_counter()
+    call()
+    return calls * (time.perf_counter() - start) > _WORTH_COMPILING
 
 
 def _even(items: int, most: int) -> int:

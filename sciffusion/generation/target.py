@@ -124,11 +124,11 @@ class Target:
             remove(self.work)
         return whole
 
-    def prepare(self, process: Process, wanted: Wanted, batch_size: Callable[[], int]) -> EnsembleStore:
+    def prepare(self, process: Process, wanted: Wanted, choose: Callable[[], dict[str, Any]]) -> EnsembleStore:
         """The store to write to, begun or found again. Whoever comes first begins it, the others wait.
 
-        ``batch_size`` is asked for when a store is made and ``wanted`` leaves it open. Where the file system has no
-        locks, the first process of a job begins. Raises SciffusionError where all is in place already.
+        ``choose`` is asked, when a store is made, for what the execution in ``wanted`` leaves open. Where the file
+        system has no locks, the first process of a job begins. Raises SciffusionError where all is in place already.
         """
         lock = self.path.with_name(f".{self.path.name}.lock")
         refuse_existing(self.path, True)
@@ -140,7 +140,7 @@ class Target:
                         if self.finished(wanted):
                             raise SciffusionError(f"{self.path} is complete already")
                         self._begin()
-                        return self._resumed(wanted) or self._made(wanted, batch_size)
+                        return self._resumed(wanted) or self._made(wanted, choose)
             found = self._found(wanted)
             if found is not None:
                 return found
@@ -199,9 +199,8 @@ class Target:
             except OSError:  # another job was faster
                 remove(new)
 
-    def _made(self, wanted: Wanted, batch_size: Callable[[], int]) -> EnsembleStore:
-        execution = {"batch_size": None} | execution_of(wanted.identity)
-        execution["batch_size"] = execution["batch_size"] or batch_size()
+    def _made(self, wanted: Wanted, choose: Callable[[], dict[str, Any]]) -> EnsembleStore:
+        execution = choose() | execution_of(wanted.identity)
         replaces = self.work != self.path and is_ensemble_store(self.work)
         try:
             return EnsembleStore.create(

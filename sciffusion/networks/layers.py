@@ -17,7 +17,18 @@ from torch import Tensor, nn
 from sciffusion.boundary import Boundary
 from sciffusion.networks.padding import pad
 
-__all__ = ["SILU_RMS", "Conv", "Fourier", "Linear", "bake", "normalise", "pixel_norm", "sum_weights", "upsample"]
+__all__ = [
+    "SILU_RMS",
+    "Conv",
+    "Fourier",
+    "Linear",
+    "bake",
+    "normalise",
+    "pixel_norm",
+    "sum_weights",
+    "unbake",
+    "upsample",
+]
 
 SILU_RMS = 0.596  # root mean square of silu(z), z ~ N(0, 1); EDM2 eq. 81
 _CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
@@ -173,7 +184,7 @@ def bake(network: nn.Module, dtype: torch.dtype | None = None, *, channels_last:
 
     A convolution whose weight is in channels_last makes its answer so, and what follows keeps it.
 
-    The parameters stay as they are; ``network.train()`` drops the cache.
+    The parameters stay as they are; `unbake` and ``network.train()`` drop the cache.
     """
     network.eval()
     layouts = {
@@ -188,3 +199,10 @@ def bake(network: nn.Module, dtype: torch.dtype | None = None, *, channels_last:
             weight = module.effective().to(dtype=dtype).clone()
             module.baked = weight.to(memory_format=layouts[weight.ndim]) if channels_last else weight
     return network
+
+
+def unbake(network: nn.Module) -> None:
+    """Drop what `bake` cached."""
+    for module in network.modules():
+        if isinstance(module, _Weighted):
+            module.baked = None

@@ -4,7 +4,7 @@ It draws nothing. What it loses no later stage can bring back: its own error, th
 it has been trained and goes on the model's card.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 from torch import Tensor
@@ -24,6 +24,7 @@ class AutoencoderStage(NetworkStage):
 
     kind: ClassVar[str] = "autoencoder"
     draws: ClassVar[bool] = False
+    direct: ClassVar[bool] = True
     settings: config.AutoencoderStage
 
     def __init__(
@@ -43,6 +44,15 @@ class AutoencoderStage(NetworkStage):
         """The one."""
         return [self.network]
 
+    def calls(self) -> Sequence[tuple[Any, Callable[..., Any]]]:
+        """Sampling decodes."""
+        return [(self.network, self.network.decode)]
+
+    def decoded(self, code: Tensor, size: Sequence[int]) -> Tensor:
+        """The fields of ``code``, on a grid of ``size``."""
+        fields: Tensor = self.fast(self.network.decode)(code, tuple(size))
+        return fields
+
     @property
     def output_shape(self) -> tuple[int, ...]:
         """(channel, *grid) of the code on the whole domain."""
@@ -51,7 +61,7 @@ class AutoencoderStage(NetworkStage):
     def truth(self, batch: Mapping[str, Any]) -> Tensor:
         """The field as the code keeps it."""
         z: Tensor = batch["z"]
-        return self.network.decode(self.network.encode(z)[0], z.shape[2:])
+        return self.decoded(self.network.encode(z)[0], z.shape[2:])
 
     @classmethod
     def restore(

@@ -22,6 +22,7 @@ from sciffusion import config, registry
 from sciffusion.conditioners.base import Conditioner
 from sciffusion.context import Context
 from sciffusion.errors import SciffusionError
+from sciffusion.execution.accelerate import Execution
 from sciffusion.execution.memory import free_bytes
 from sciffusion.execution.transfer import to_device
 from sciffusion.fields.cases import Case
@@ -111,8 +112,14 @@ class Stage(nn.Module):
             baseline = coarse.baseline(conditions.get(name), case, window)
         return Prepared(case, inputs, baseline, window=window)
 
-    def prepare_network(self) -> None:
+    def prepare_network(self, execution: Execution | None = None) -> None:
         """Whatever makes many calls of the stage's network faster; nothing where there is none."""
+
+    def ready(self, device: torch.device, execution: Execution | None = None) -> None:
+        """On ``device``, for sampling as ``execution`` says; cheap where it is already."""
+        if self.device != device:
+            self.to(device)
+        self.eval().prepare_network(execution)
 
     def set_cut(self, cut: Sequence[bool]) -> None:
         """Say along which grid axes training sees windows that are smaller than the grid; nothing without a network."""

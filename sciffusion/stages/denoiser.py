@@ -93,6 +93,12 @@ class DenoiserStage(NetworkStage):
         """What the preconditioning wraps."""
         return self.denoiser.denoiser.network
 
+    @property
+    def accelerated(self) -> Denoiser:
+        """The denoiser with the network in its fast form, where the stage has been prepared; not for training."""
+        network: Any = self.fast(self.network)
+        return Masked(Preconditioned(network, self.parameterization))
+
     def networks(self) -> Sequence[Any]:
         """The one."""
         return [self.network]
@@ -227,7 +233,7 @@ class DenoiserStage(NetworkStage):
         self, settings: config.Sampler, items: Sequence[Item], outputs: Mapping[str, Tensor], shift: Tensor, seed: int
     ) -> Denoiser:
         """The denoiser with the guidance of the settings and the constraint around it."""
-        denoiser: Denoiser = self.denoiser
+        denoiser = self.accelerated
         if settings.guidance != 1.0:
             null = self.item_context(items, outputs, seed, keep=False)
             interval = settings.guidance_interval or (0.0, float("inf"))

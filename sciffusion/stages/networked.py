@@ -1,7 +1,7 @@
 """What stages with a network share: inputs by name, outputs of earlier stages as conditioning, the mask."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -11,10 +11,10 @@ from sciffusion.boundary import Boundary
 from sciffusion.conditioners.base import Conditioner
 from sciffusion.context import Context
 from sciffusion.errors import SciffusionError
-from sciffusion.execution.cpu import tune_cpu
+from sciffusion.execution.accelerate import Accelerated, Execution, accelerate
 from sciffusion.execution.transfer import to_device
 from sciffusion.fields.codec import FieldCodec
-from sciffusion.networks.layers import bake
+from sciffusion.networks.layers import unbake
 from sciffusion.stages.base import Item, Prepared, Stage
 from sciffusion.stages.frame import Space
 
@@ -37,6 +37,7 @@ class NetworkStage(Stage):
     """A stage whose network is conditioned on ``settings.inputs``."""
 
     settings: Any
+    direct: ClassVar[bool] = False  # whether one answer of a network is the output itself; see `accelerate`
 
     def __init__(
         self,
@@ -48,6 +49,8 @@ class NetworkStage(Stage):
         super().__init__(settings.name, codec, conditioners, earlier)
         self.settings = settings
         self.given = given_outputs(settings.inputs)
+        self.execution: Execution | None = None
+        self._fast: dict[Callable[..., Any], Accelerated] = {}  # a plain dict: they are no modules of the stage
 
     @property
     def first_guess(self) -> str | None:
@@ -72,12 +75,46 @@ class NetworkStage(Stage):
         """The networks that sampling calls and training trains."""
         raise NotImplementedError
 
-    def prepare_network(self) -> None:
-        """Cache normalised weights, and on a CPU use its best settings; training mode undoes it."""
-        if self.device.type == "cpu":
-            tune_cpu()
-        for network in self.networks():
-            bake(network, channels_last=True)
+    def calls(self) -> Sequence[tuple[Any, Callable[..., Any]]]:
+        """Each network with the call of it that sampling makes."""
+        return [(network, network) for network in self.networks()]
+
+    def prepare_network(self, execution: Execution | None = None) -> None:
+        """Make the calls fast, until the stage is trained, moved or loaded; cheap where they are already."""
+        execution = execution or Execution()
+        if execution == self.execution:
+            return
+        self._fast = {
+            call: accelerate(network, self.device, execution, direct=self.direct, function=call)
+            for network, call in self.calls()
+        }
+        self.execution = execution
+
+    def fast(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        """``call`` in its fast form, where the stage has been prepared."""
+        return self._fast.get(call, call)
+
+    def train(self, mode: bool = True) -> Self:
+        """Training ends what `prepare_network` made: recorded and cached weights would hide the updates."""
+        if mode:
+            self._slow()
+        return super().train(mode)
+
+    def _apply(self, *args: Any, **options: Any) -> Self:
+        self._slow()
+        super()._apply(*args, **options)  # type: ignore[no-untyped-call]
+        return self
+
+    def _load_from_state_dict(self, *args: Any, **options: Any) -> None:
+        self._slow()
+        super()._load_from_state_dict(*args, **options)
+
+    def _slow(self) -> None:
+        """Undo `prepare_network`."""
+        if self.execution is not None:
+            self._fast, self.execution = {}, None
+            for network in self.networks():
+                unbake(network)
 
     def set_cut(self, cut: Sequence[bool]) -> None:
         """Windows end in mirrors wherever the grid's own boundary is."""
@@ -87,6 +124,7 @@ class NetworkStage(Stage):
 
     def set_boundary(self, names: tuple[Boundary, ...]) -> None:
         """Tell the networks the boundary of the grid, or of the windows in training."""
+        self._slow()
         for network in self.networks():
             network.boundary = names
 

@@ -28,6 +28,7 @@ class RegressionStage(NetworkStage):
     """Mean of the target given ``settings.inputs``, in the codec's units; its output is the same for every member."""
 
     kind: ClassVar[str] = "regression"
+    direct: ClassVar[bool] = True
     settings: config.RegressionStage
 
     def __init__(
@@ -48,7 +49,7 @@ class RegressionStage(NetworkStage):
         """The answer of one network, or of both on average; ``like`` has the shape of the field."""
         zero, label = torch.zeros_like(like), like.new_zeros(len(like))
         chosen = self.halves if half is None else [self.halves[half]]
-        answers = [network(zero, label, context).to(like.dtype) for network in chosen]
+        answers = [self.fast(network)(zero, label, context).to(like.dtype) for network in chosen]
         answer = torch.stack(answers).mean(0)
         return answer if context.valid is None else torch.where(context.valid, answer, zero)
 

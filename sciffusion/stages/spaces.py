@@ -63,8 +63,7 @@ class Code(Space):
 
     def decode(self, v: Tensor, size: Sequence[int]) -> Tensor:
         """The field of the code."""
-        field: Tensor = self.coder.network.decode(v, size)
-        return field
+        return self.coder.decoded(v, size)
 
     def cells(self, area: Tensor, valid: Tensor) -> tuple[Tensor | None, Tensor | None]:
         """All of the code counts alike."""

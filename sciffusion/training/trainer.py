@@ -6,11 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from pytorch_lightning.loggers import CSVLogger
 
 from sciffusion import config
+from sciffusion.execution.device import resolve_device
+from sciffusion.execution.precision import resolve_precision
 from sciffusion.training.callbacks import Checkpoints, LogLines, StopOnSignal
 
 __all__ = ["make_trainer"]
@@ -28,7 +31,7 @@ def make_trainer(
         num_nodes=settings.nodes,
         plugins=_cluster(),
         strategy="auto",
-        precision=settings.precision,
+        precision=_precision(settings),
         max_steps=settings.steps,
         max_epochs=-1,
         val_check_interval=settings.validate_every,
@@ -42,6 +45,14 @@ def make_trainer(
         enable_model_summary=False,
         use_distributed_sampler=False,
     )
+
+
+def _precision(settings: config.TrainSettings) -> Any:
+    """Lightning's name for it."""
+    if settings.precision != "auto":
+        return settings.precision
+    device = resolve_device("cpu" if settings.accelerator == "cpu" else None)
+    return "bf16-mixed" if resolve_precision("auto", device) == torch.bfloat16 else "32-true"
 
 
 def _cluster() -> list[Any]:

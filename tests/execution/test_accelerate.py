@@ -12,7 +12,7 @@ from sciffusion.execution import accelerate as module
 from sciffusion.execution.accelerate import Execution, accelerate
 from sciffusion.execution.cpu import keep_memory, physical_cores, tune_cpu
 from sciffusion.execution.graphs import Captured
-from sciffusion.execution.precision import autocast, resolve_precision
+from sciffusion.execution.precision import autocast, resolve_precision, tf32
 from sciffusion.networks.dit import DiT
 from sciffusion.networks.unet import UNet
 from sciffusion.stage_settings import DiTSettings, UNetSettings
@@ -63,7 +63,7 @@ def test_in_bfloat16_the_answer_is_float32_and_within_three_percent(kind):
 
 def test_gradients_flow_to_the_input_for_guidance():
     x, noise, cond = inputs()
-    fast = accelerate(network(), CPU, Execution(compile="always"))
+    fast = accelerate(network(), CPU, Execution(compile=True))
     x.requires_grad_(True)
     (gradient,) = torch.autograd.grad(fast(x, noise, cond).square().sum(), x)
     assert gradient.abs().max() > 0
@@ -85,7 +85,7 @@ def test_a_compiler_that_fails_costs_one_line_and_nothing_else(monkeypatch, capl
         return fail
 
     monkeypatch.setattr(module, "_compiled", broken)
-    fast = accelerate(network(), CPU, Execution(compile="always"))
+    fast = accelerate(network(), CPU, Execution(compile=True))
     with caplog.at_level(logging.WARNING, logger="sciffusion"):
         answers = [fast(*inputs()) for _ in range(3)]
     torch.testing.assert_close(answers[2], network().eval()(*inputs()), rtol=1e-4, atol=1e-4)
@@ -94,20 +94,17 @@ def test_a_compiler_that_fails_costs_one_line_and_nothing_else(monkeypatch, capl
     ]
 
 
-def test_only_long_jobs_on_a_gpu_are_compiled_unless_told():
-    gpu = torch.device("cuda", 0)
-    assert Execution().compiles(gpu, module.WORTH_COMPILING)
-    assert not Execution().compiles(gpu, 18)
-    assert not Execution().compiles(CPU, 10**9)
-    assert Execution(compile="always").compiles(CPU, 1)
-    assert not Execution(compile="never").compiles(gpu, 10**9)
+def test_answers_that_are_the_field_itself_are_not_rounded():
+    asked = Execution(precision="bfloat16")
+    fast, expected = accelerate(network(), CPU, asked, direct=True), network().eval()(*inputs())
+    torch.testing.assert_close(fast(*inputs()), expected, rtol=1e-5, atol=1e-5 * float(expected.detach().std()))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["classic"])  # the others are compiled in tests/networks
 def test_compiled_equals_eager(kind, monkeypatch, tmp_path):
     monkeypatch.setenv("SCIFFUSION_CACHE", str(tmp_path))
-    fast = accelerate(network(kind), CPU, Execution(precision="float32", compile="always"))
+    fast = accelerate(network(kind), CPU, Execution(precision="float32", compile=True))
     with torch.no_grad():
         torch.testing.assert_close(fast(*inputs()), network(kind).eval()(*inputs()), rtol=1e-4, atol=1e-4)
     assert not fast._fast.broken
@@ -121,6 +118,18 @@ def test_precision_is_checked_and_float32_changes_nothing():
         assert (draw(2, 2) @ draw(2, 2)).dtype == torch.float32
     with autocast(torch.bfloat16, CPU):
         assert (draw(2, 2) @ draw(2, 2)).dtype == torch.bfloat16
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("allowed", [False, True])
+def test_tf32_is_used_where_it_is_allowed_and_the_settings_of_others_come_back(allowed):
+    gpu = torch.device("cuda")
+    a, b = draw(256, 256).to(gpu), draw(256, 256, seed=1).to(gpu)
+    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    with tf32(allowed, gpu):
+        error = (a @ b).double() - a.double() @ b.double()
+    assert (error.std() > 1e-4 * 16) is allowed  # 10 bits: 3e-4 of the sd of 16; float32 3e-7
+    assert before == (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32)
 
 
 def test_a_capture_off_the_gpu_is_the_function():

@@ -49,6 +49,7 @@ class FakeEmulator:
     fail_after: int | None = None
     error: BaseException = field(default_factory=KeyboardInterrupt)
     drawn: list = field(default_factory=list)
+    execution: dict = field(default_factory=dict)
     calls: int = 0
 
     def identity(self):
@@ -74,7 +75,8 @@ class FakeEmulator:
         template = xr.Dataset(variables, coords | {"lat": np.arange(6.0), "lon": np.arange(8.0)}, {"title": "fake"})
         return template.assign_coords(training_case=(dims[0], np.zeros(shape[0], bool))) if dims else template
 
-    def draws(self, check, members, *, seed, sampler, batch_size, device, items):
+    def draws(self, check, members, *, seed, sampler, batch_size, items, **execution):
+        self.execution = execution
         for first in range(0, len(items), batch_size):
             batch = items[first : first + batch_size]
             if self.fail_after is not None and len(self.drawn) >= self.fail_after:

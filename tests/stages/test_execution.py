@@ -1,0 +1,94 @@
+"""Stages answer in their fast form as in their plain one, and training ends the fast form."""
+
+import numpy as np
+import pytest
+import torch
+
+from sciffusion.emulator import Emulator
+from sciffusion.evaluation.crps import crps
+from sciffusion.execution.accelerate import Execution
+from sciffusion.stages.base import Item
+from tests.stages.toy import moved, toy
+
+FAST = Execution("bfloat16")
+
+
+def drawn(stage, prepared, members=8):
+    return stage.sample([Item(prepared, member) for member in range(members)], seed=0)
+
+
+def built(folder, recipe, device="cpu"):
+    made = toy(folder, recipe)
+    stages, data = made.build()
+    for own in stages.values():
+        moved(own).to(device)
+    emulator = Emulator(list(stages.values()), {})
+    check = emulator.check(data.conditions, {"time": data.target.time.values[0]})
+    return emulator, emulator.stage.prepare(check.conditions, check.cases[0])
+
+
+def power(fields):
+    return np.abs(np.fft.rfft2(fields.double().cpu().numpy())) ** 2
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+@pytest.mark.parametrize("recipe", ["edm", "dit", "corrdiff", "latent", "crps", "ect"])
+def test_members_in_bfloat16_have_the_scores_and_the_spectrum_of_float32_ones(tmp_path, recipe, device):
+    """Stated: CRPS within 1 %, power at every wavenumber within 2 % on average over members."""
+    emulator, prepared = built(tmp_path, recipe, device)
+    answers = {}
+    for execution in (Execution("float32", graphs=False), FAST):
+        for stage in emulator.stages:
+            stage.ready(stage.device, execution)
+        answers[execution] = drawn(emulator.stage, prepared)
+    plain, fast = answers.values()
+    assert not torch.equal(plain, fast)
+    assert fast.dtype == torch.float32
+    truth = drawn(emulator.stage, prepared, 9)[8].cpu().numpy()
+    scores = [float(np.mean(crps(fields.cpu().numpy(), truth))) for fields in (plain, fast)]
+    assert scores[1] == pytest.approx(scores[0], rel=0.01)
+    ratio = power(fast).mean(0) / power(plain).mean(0)
+    assert np.abs(np.log(ratio)).mean() < 0.02
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+@pytest.mark.parametrize("change", ["train", "load", "boundary"])
+def test_whatever_changes_a_network_ends_its_fast_form(tmp_path, change, device):
+    emulator, prepared = built(tmp_path, "edm", device)
+    stage = emulator.stage
+    stage.ready(stage.device, FAST)
+    before = drawn(stage, prepared)
+    if change == "train":
+        stage.train()
+        with torch.no_grad():
+            for parameter in stage.parameters():
+                parameter.add_(0.2 * torch.randn(parameter.shape).to(parameter))
+        stage.eval()
+    elif change == "load":
+        stage.load_state_dict(
+            {name: value + 0.2 * (name[-6:] == "weight") for name, value in stage.state_dict().items()}
+        )
+    else:
+        stage.set_boundary(("reflect", "reflect"))
+    plain = drawn(stage, prepared)
+    assert stage.execution is None
+    stage.ready(stage.device, FAST)
+    after = drawn(stage, prepared)
+    assert (after - plain).std() < 0.1 * (after - before).std()
+
+
+def test_the_same_execution_again_costs_nothing_and_another_one_counts(tmp_path):
+    emulator, _ = built(tmp_path, "edm")
+    stage = emulator.stage
+    stage.ready(stage.device, FAST)
+    first = stage.fast(stage.network)
+    stage.ready(stage.device, FAST)
+    assert stage.fast(stage.network) is first
+    stage.ready(stage.device, Execution("float32"))
+    assert stage.fast(stage.network) is not first
+
+
+def test_an_option_that_does_not_exist_is_refused(tmp_path):
+    emulator, _ = built(tmp_path, "edm")
+    with pytest.raises(TypeError, match="batchsize"):
+        emulator.ready(batchsize=4)
