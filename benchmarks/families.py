@@ -2,40 +2,53 @@
 
     python benchmarks/families.py --problem grf --recipes edm,flow       # rows that are missing; call again to go on
     python benchmarks/families.py --problem kolmogorov --recipes edm --seeds 0,1,2 --minutes 3
+    python benchmarks/families.py --problem grf --recipes all --jobs 3 --until 560
     python benchmarks/families.py --table                                # Markdown of all rows
     python benchmarks/families.py --problem grf --recipes edm --toy      # a minute, on any machine
 
-A row is one recipe, trained for ``--minutes`` of wall time (all of its stages; the number of steps follows from two
-short runs), then ``--members`` members of ``--cases`` test cases. Each is a JSON file in ``--out``, which is not made
-again. Data and runs stay in ``--work``. Gaussian problems are compared with draws of the exact posterior on the same
-truths, others with the linear-Gaussian regression of the run. A distilled recipe trains its teacher first (the ``edm``
-of the same seed), which is not part of its budget. Needs zarr, netCDF4 and dask: carry their wheels where they are not.
+A row is one recipe, trained for ``--minutes`` of a device that it has to itself, all of its stages in equal parts,
+then ``--members`` members of ``--cases`` test cases. Each is a JSON file in ``--out``, which is not made again, with
+the fields of one case beside it as NetCDF. Gaussian problems are compared with draws of the exact posterior on the same
+truths, others with the linear-Gaussian regression of the run. A distilled recipe needs the ``edm`` row of the same
+seed, or its emulator in ``--keep``, where every row leaves its own.
+
+``--jobs`` rows are in the making at once, each in its own process with its own log: one trains or samples, while
+others read data, compile and compute scores. A row that fails leaves the reason in ``--out``/failed, and the others go
+on. With ``--until`` no row is begun that would not end in time, and what still runs then is ended. Data and runs stay
+in ``--work``. Needs zarr, netCDF4 and dask: carry their wheels where they are not.
 """
 
 import argparse
 import json
 import logging
+import subprocess
+import sys
+import time
 import traceback
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
-from families_row import DISTILLED, Row, measure
+from families_row import DISTILLED, Row, measure, problem_path
 
 from sciffusion import recipes
 from sciffusion.datasets import PROBLEMS
+from sciffusion.execution.device import resolve_device
 
 COLUMNS = {
     "recipe": lambda r: r["recipe"],
     "CRPS ratio": lambda r: f"{r['crps_ratio']:.3f}",
-    "spread/skill": lambda r: f"{r['spread_skill']:.2f}",
+    "spread/skill": lambda r: f"{r['spread_skill']:.3f}",
     "RALSD (dB)": lambda r: f"{r['ralsd']:.2f}",
     "log-power rms": lambda r: f"{r['log_power_rms']:.3f}",
     "coarse rms": lambda r: f"{r['coarse_rms']:.1e}",
     "calls": lambda r: f"{r['calls_per_member']:.0f}",
-    "s/member": lambda r: f"{r['seconds_per_member']:.4f}",
+    "ms/member": lambda r: f"{1000 * r['seconds_per_member']:.1f}",
     "minutes": lambda r: f"{r['training_minutes']:.1f}",
     "parameters": lambda r: f"{r['parameters'] / 1e6:.1f} M",
 }
+OVERHEAD = 50  # seconds of a row before its training, and after it
+GRACE = 5  # seconds to end in after a signal
 
 
 def arguments() -> argparse.Namespace:
@@ -44,23 +57,29 @@ def arguments() -> argparse.Namespace:
     add("--problem", default="grf", choices=[*PROBLEMS, "era5"])
     add("--recipes", default="edm", help="comma-separated; all: every recipe there is")
     add("--seeds", default="0", help="comma-separated seeds of training")
-    add("--minutes", type=float, default=3.0, help="training time of a row, all stages")
+    add("--minutes", type=float, default=2.0, help="training time of a row, all stages")
     add("--members", type=int, default=50)
     add("--cases", type=int, default=64, help="test cases")
     add("--device", help="cpu or cuda; default: a GPU where there is one")
+    add("--jobs", type=int, default=1, help="rows in the making at once")
+    add("--until", type=float, default=float("inf"), help="seconds after which everything has ended")
     add("--out", type=Path, default=Path(__file__).parent / "results" / "families")
     add("--work", type=Path, default=Path("families-work"))
+    add("--keep", type=Path, help="folder for trained emulators, and where teachers are looked for")
     add("--set", action="append", default=[], metavar="A.B=VALUE", help="override a setting of every row")
     add("--toy", action="store_true", help="few cases, steps and members: does it run?")
     add("--table", action="store_true", help="print the rows that there are")
     return parser.parse_args()
 
 
-def rows(args: argparse.Namespace) -> Iterator[Row]:
+def wanted(args: argparse.Namespace) -> Iterator[Row]:
+    """The rows that are asked for and not there, teachers before those that they teach."""
     names = list(recipes.names()) if args.recipes == "all" else args.recipes.split(",")
-    for name in sorted(names, key=lambda name: name in DISTILLED):  # teachers first
+    for name in sorted(names, key=lambda name: name in DISTILLED):
         for seed in args.seeds.split(","):
-            yield Row(args.problem, name, int(seed))
+            row = Row(args.problem, name, int(seed))
+            if not (args.out / f"{row.name}.json").is_file():
+                yield row
 
 
 def table(folder: Path) -> str:
@@ -68,32 +87,117 @@ def table(folder: Path) -> str:
     found = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
     lines = []
     for problem in dict.fromkeys(entry["problem"] for entry in found):
-        mine = sorted(
-            (e for e in found if e["problem"] == problem and "crps_ratio" in e), key=lambda e: e["crps_ratio"]
-        )
+        mine = sorted((entry for entry in found if entry["problem"] == problem), key=lambda entry: entry["crps_ratio"])
         lines += [f"\n{problem}\n", f"| {' | '.join(COLUMNS)} |", f"|{'---|' * len(COLUMNS)}"]
-        lines += [f"| {' | '.join(show(entry) for show in COLUMNS.values())} |" for entry in mine]
+        lines += [line(entry) for entry in mine]
     return "\n".join(lines)
 
 
+def line(entry: dict) -> str:
+    return f"| {' | '.join(show(entry) for show in COLUMNS.values())} |"
+
+
+def make(row: Row, args: argparse.Namespace) -> None:
+    """One row in this process; its failure is written down, and costs the others nothing."""
+    failed = args.out / "failed" / f"{row.name}.json"
+    try:
+        result = measure(row, args)
+    except Exception as error:
+        print(f"{row.name}: failed\n{traceback.format_exc()}", flush=True)
+        note_failure(failed, row, f"{type(error).__name__}: {error}")
+        return
+    (args.out / f"{row.name}.json").write_text(json.dumps(result, indent=1))
+    failed.unlink(missing_ok=True)
+    print(line(result), flush=True)
+
+
+def note_failure(path: Path, row: Row, why: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    entry = {"problem": row.problem, "recipe": row.recipe, "seed": row.seed, "why": why}
+    path.write_text(json.dumps(entry | {"date": datetime.now(UTC).date().isoformat()}, indent=1))
+
+
+class Crew:
+    """Rows in processes of their own, ``args.jobs`` at a time, none beyond ``args.until``."""
+
+    def __init__(self, rows: list[Row], args: argparse.Namespace, began: float) -> None:
+        self.waiting, self.args, self.began = rows, args, began
+        self.running: dict[Row, subprocess.Popen] = {}
+
+    def work(self) -> None:
+        while (self.waiting or self.running) and self.elapsed < self.args.until:
+            while len(self.running) < self.args.jobs and (row := self._next()):
+                self.running[row] = self._start(row)
+            time.sleep(0.2)
+            self._collect()
+            if not self.running and self._next() is None:
+                break
+        for row in self.waiting:
+            print(f"{row.name}: not begun, the time is over", flush=True)
+        self._end()
+
+    @property
+    def elapsed(self) -> float:
+        return time.monotonic() - self.began
+
+    def _next(self) -> Row | None:
+        """The first row whose teacher is there or will not be, if it can still end in time."""
+        ahead = (len(self.running) + 1) * self.args.minutes * 60 * (not self.args.toy) + OVERHEAD
+        if self.elapsed + ahead > self.args.until:
+            return None
+        unfinished = {*self.waiting, *self.running}
+        return next((row for row in self.waiting if row.teacher not in unfinished), None)
+
+    def _start(self, row: Row) -> subprocess.Popen:
+        self.waiting.remove(row)
+        log = self.args.out / "logs" / f"{row.name}.txt"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        own = ["--recipes", row.recipe, "--seeds", str(row.seed), "--jobs", "1", "--until", "inf"]
+        print(f"{self.elapsed:.0f} s: {row.name} begins", flush=True)
+        with log.open("w") as stream:
+            return subprocess.Popen(
+                [sys.executable, "-u", __file__, *sys.argv[1:], *own], stdout=stream, stderr=subprocess.STDOUT
+            )
+
+    def _collect(self) -> None:
+        for row, process in list(self.running.items()):
+            if process.poll() is None:
+                continue
+            del self.running[row]
+            path = self.args.out / f"{row.name}.json"
+            what = line(json.loads(path.read_text())) if path.is_file() else f"{row.name}: failed, see its log"
+            print(f"{self.elapsed:.0f} s: {what}", flush=True)
+
+    def _end(self) -> None:
+        """End what still runs."""
+        for process in self.running.values():
+            process.terminate()
+        for row, process in self.running.items():
+            try:
+                process.wait(GRACE)
+            except subprocess.TimeoutExpired:
+                process.kill()
+            note_failure(self.args.out / "failed" / f"{row.name}.json", row, "the time was over")
+            print(f"{row.name}: ended, the time is over", flush=True)
+
+
 def main() -> None:
-    args = arguments()
+    args, began = arguments(), time.monotonic()
     if args.table:
         print(table(args.out))
         return
-    logging.basicConfig(level=logging.WARNING)
-    args.out.mkdir(parents=True, exist_ok=True)
-    for row in rows(args):
-        path = args.out / f"{row.name}.json"
-        if path.is_file():
-            continue
-        try:
-            result = measure(row, args)
-        except Exception:  # a row that fails must not cost the others their device time
-            print(f"{row.name}: failed\n{traceback.format_exc()}", flush=True)
-            continue
-        path.write_text(json.dumps(result, indent=1))
-        print(f"| {' | '.join(show(result) for show in COLUMNS.values())} |", flush=True)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    for folder in (args.out, args.work, args.keep):
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+    rows = list(wanted(args))
+    if args.jobs > 1 and rows:
+        problem_path(args.problem, args, resolve_device(args.device))
+        print(f"{time.monotonic() - began:.0f} s: the data are there", flush=True)
+        Crew(rows, args, began).work()
+        return
+    for row in rows:
+        make(row, args)
 
 
 if __name__ == "__main__":

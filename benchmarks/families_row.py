@@ -1,32 +1,48 @@
-"""One row of the family table: data, budget, training, sampling, scores."""
+"""One row of the family table: data, training, sampling, scores."""
 
 import argparse
-import shutil
+import os
 import subprocess
+import tarfile
 import time
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import torch
-import xarray as xr
+import yaml
+from families_scores import coarse_of, scores, show, yardstick
+from families_turn import Finite, Turn, Warm
 
 import sciffusion as sf
 from sciffusion import config
 from sciffusion.datasets import write_problem
-from sciffusion.datasets.simulators import PROBLEMS, gaussian
-from sciffusion.datasets.simulators.box import block_means
 from sciffusion.emulator import Emulator
 from sciffusion.execution.device import describe_device, resolve_device
 from sciffusion.fields.open import open_source
 from sciffusion.generation import held_out
 from sciffusion.training.teacher import distilled
 
+__all__ = ["DISTILLED", "Row", "measure", "problem_path", "teacher_folder"]
+
 DISTILLED = {"progressive", "ect", "scd", "sct", "meanflow"}
-SHORT, LONG = 30, 90  # steps of the runs that time a step
-TOY = ["train.batch_size=4", "train.validation_members=0", "train.validation_cases=1"]
+NEVER = 10**6  # steps: time ends a training
+# Alike for all rows. Dropout is for small data sets; the last average is that of the lowest learning rate.
+COMMON = {
+    "steps": NEVER,
+    "validate_every": NEVER,
+    "batch_size": 128,
+    "keep": "last",
+    "validation_members": 0,
+    "validation_cases": 16,
+}
+ON_GPU = {"compile": True, "precision": "bf16-mixed"}
+TOY = {"steps": 90, "validate_every": 45, "batch_size": 4, "validation_cases": 1}
+CELLS = 2**22  # of fields that are drawn at once on a GPU
+LARGEST = 15 * 2**20  # bytes of a model's file that is kept
 
 
 @dataclass(frozen=True)
@@ -41,34 +57,55 @@ class Row:
     def name(self) -> str:
         return f"{self.problem}-{self.recipe}-{self.seed}"
 
+    @property
+    def teacher(self) -> "Row | None":
+        """The row whose emulator is distilled."""
+        return Row(self.problem, "edm", self.seed) if self.recipe in DISTILLED else None
+
 
 def measure(row: Row, args: argparse.Namespace) -> dict[str, Any]:
-    """The row's numbers."""
-    device = resolve_device(args.device)
-    path = problem_path(row.problem, args, device)
-    settings, output = experiment(row, path, args), args.work / "runs" / row.name
-    steps = LONG if args.toy else affordable(settings, args.minutes * 60, args.work / "runs" / f"{row.name}-timing")
-    started = time.perf_counter()
-    emulator = train(settings, steps, output)
-    minutes = (time.perf_counter() - started) / 60
+    """The row's numbers. Writes its picture's fields and, if asked to, its emulator."""
+    began, device = time.perf_counter(), resolve_device(args.device)
+    torch.set_float32_matmul_precision("high")
+    output = run_folder(args, row)
+    settings = experiment(row, problem_path(row.problem, args, device), args, device)
+    turn = Turn(args.work / f"turn-{os.environ.get('CUDA_VISIBLE_DEVICES', 'all')}.lock")
+    print(f"{row.name}: training", flush=True)
+    emulator = sf.train(settings, progress=False, callbacks=[Warm(), turn, Finite()])
+    print(f"{row.name}: trained for {turn.seconds:.0f} s, {emulator.card['stage_steps']} steps", flush=True)
     conditions, cases = chosen_cases(output, 4 if args.toy else args.cases)
     members = 4 if args.toy else args.members
-    counted = Counted(emulator)
-    started = time.perf_counter()
-    ensemble = emulator.sample(conditions, members, cases=cases, seed=row.seed, device=str(device))
-    seconds = time.perf_counter() - started
     drawn = members * int(np.prod([len(labels) for labels in cases.values()]))
-    truth = open_source(settings.target.source, check=False).sel(cases)
+    counted = Counted(emulator)
+    with turn:
+        started = time.perf_counter()
+        ensemble = emulator.sample(
+            conditions, members, cases=cases, seed=row.seed, device=str(device), batch_size=at_once(emulator, members)
+        )
+        seconds = time.perf_counter() - started
+    print(f"{row.name}: {drawn} members in {seconds:.1f} s", flush=True)
+    truth = open_source(settings.target.source, check=False).sel(cases)[list(ensemble.data_vars)].load()
+    coarse = None
+    if row.problem != "kolmogorov-coarse":
+        coarse = coarse_of(conditions, cases, list(ensemble.data_vars))
+    other = yardstick(row.problem, truth, members, output, conditions, cases)
+    found = scores(ensemble, truth, other, coarse, settings.target.periodic)
+    show(ensemble, truth, coarse, settings.target.dims, args.out / f"{row.name}.nc")
+    if args.keep:
+        keep(emulator, args.keep / f"{row.name}.tar")
     return {
         **asdict(row),
-        **scores(row, ensemble, truth[list(ensemble.data_vars)].load(), output, conditions, cases),
+        **found,
         "calls_per_member": counted.samples / drawn,
         "seconds_per_member": seconds / drawn,
         "members": members,
         "cases": drawn // members,
-        "training_minutes": minutes,
-        "training_steps": steps,
+        "training_minutes": turn.seconds / 60,
+        "training_steps": emulator.card["stage_steps"],
+        "training_cases": len(emulator.card["training_labels"]),
+        "seconds_in_all": time.perf_counter() - began,
         "parameters": sum(p.numel() for stage in emulator.stages for p in stage.parameters()),
+        "train": settings.train.model_dump(mode="json"),
         "device": describe_device(device),
         "torch": torch.__version__,
         "commit": commit(),
@@ -82,37 +119,65 @@ def problem_path(name: str, args: argparse.Namespace, device: torch.device) -> P
     if name == "era5":
         return Path(sf.__file__).parent / "datasets" / "era5_week.yaml"
     counts = (24, 4, 4) if args.toy else None
-    return write_problem(name, args.work / f"{name}{'-toy' * args.toy}", cases=counts, device=device)
+    return write_problem(
+        name, args.work / f"{name}{'-toy' * args.toy}", cases=counts, device=str(device), progress=False
+    )
 
 
-def experiment(row: Row, path: Path, args: argparse.Namespace) -> config.Experiment:
-    """The problem's experiment with the recipe and the overrides of the command."""
-    overrides = [f"train.seed={row.seed}", *args.set, *(TOY if args.toy else [])]
-    if row.recipe not in DISTILLED:
-        return config.load_experiment(path, overrides, row.recipe)
-    teacher = args.work / "runs" / Row(row.problem, "edm", row.seed).name
-    if not (teacher / "emulator").is_dir():
-        measure(Row(row.problem, "edm", row.seed), args)
-    return distilled(teacher, row.recipe, 2, str(args.work / "runs" / row.name), overrides)
+def run_folder(args: argparse.Namespace, row: Row) -> Path:
+    return Path(args.work / "runs" / row.name).resolve()
 
 
-def train(settings: config.Experiment, steps: int, output: Path) -> Emulator:
-    changed = settings.model_dump(mode="json") | {"output": str(output.resolve())}
-    changed["train"] |= {"steps": steps, "validate_every": max(steps // 6, 1)}
-    return sf.train(config.load_experiment(changed), progress=False)
+def experiment(row: Row, path: Path, args: argparse.Namespace, device: torch.device) -> config.Experiment:
+    """The problem's experiment with the recipe, what is common to all rows, and the overrides of the command."""
+    output = run_folder(args, row)
+    if row.teacher is None:
+        settings = config.load_experiment(path, recipe=row.recipe)
+    else:
+        settings = distilled(teacher_folder(row.teacher, path, args, device), row.recipe, 2, str(output))
+    changed = settings.model_dump(mode="json") | {"output": str(output)}
+    trained = [stage for stage in changed["stages"] if row.teacher is None or stage["kind"] == "flowmap"]
+    changed["train"] |= COMMON | {"seed": row.seed, "minutes": args.minutes / len(trained)}
+    changed["train"] |= ON_GPU if device.type == "cuda" else {"accelerator": "cpu"}
+    for stage in changed["stages"]:
+        stage["network"]["dropout"] = 0.0
+    if args.toy:
+        changed["train"] |= TOY | {"minutes": None}
+    return config.load_experiment(changed, args.set)
 
 
-def affordable(settings: config.Experiment, budget: float, scratch: Path) -> int:
-    """How many steps fit into ``budget`` seconds, by two short runs whose difference leaves out what is done once."""
-    seconds = []
-    for steps in (SHORT, SHORT, LONG):  # the first one pays for compilation and caches
-        shutil.rmtree(scratch, ignore_errors=True)
-        started = time.perf_counter()
-        train(settings, steps, scratch)
-        seconds.append(time.perf_counter() - started)
-    shutil.rmtree(scratch, ignore_errors=True)
-    per_step = max(seconds[2] - seconds[1], 1e-3) / (LONG - SHORT)
-    return max(int((budget - (seconds[1] - SHORT * per_step)) / per_step), LONG)
+def teacher_folder(teacher: Row, path: Path, args: argparse.Namespace, device: torch.device) -> Path:
+    """The run of a teacher: from this work folder, or unpacked from the kept emulators. Raises where there is none."""
+    run, kept = run_folder(args, teacher), args.keep and args.keep / f"{teacher.name}.tar"
+    if (run / "emulator" / "model.json").is_file():
+        return run
+    if not (kept and kept.is_file()):
+        raise FileNotFoundError(f"no emulator of {teacher.name} to distil: make its row first, or name --keep")
+    with tarfile.open(kept) as archive:
+        archive.extractall(run / "emulator", filter="data")
+    settings = experiment(teacher, path, args, device)
+    (run / "experiment.yaml").write_text(yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False))
+    return run
+
+
+def keep(emulator: Emulator, path: Path) -> None:
+    """The emulator in 16-bit floats as one file, unless that is too large to come back from a device machine."""
+    with TemporaryDirectory() as temporary:
+        files = sorted(emulator.save(Path(temporary) / path.stem, dtype=torch.bfloat16).iterdir())
+        if sum(file.stat().st_size for file in files) > LARGEST:
+            print(f"{path.stem}: too large to be kept", flush=True)
+            return
+        with tarfile.open(path, "w") as archive:
+            for file in files:
+                archive.add(file, file.name)
+
+
+def at_once(emulator: Emulator, members: int) -> int | None:
+    """Members per batch on a GPU: whole cases, so that none is computed for nothing."""
+    if not torch.cuda.is_available():
+        return None
+    cells = int(np.prod(emulator.stage.codec.grid.shape)) * len(emulator.stage.codec.channels)
+    return members * max(1, CELLS // (cells * members))
 
 
 def chosen_cases(output: Path, count: int) -> tuple[Any, dict[str, list[Any]]]:
@@ -130,53 +195,6 @@ def evenly(values: list[Any], count: int) -> list[Any]:
     if count >= len(values):
         return values
     return [values[int(i)] for i in np.linspace(0, len(values) - 1, count).round()]
-
-
-def scores(
-    row: Row, ensemble: xr.Dataset, truth: xr.Dataset, output: Path, conditions: Any, cases: dict[str, list[Any]]
-) -> dict[str, float]:
-    """Means over variables of the ensemble's scores, its CRPS over that of the row's yardstick on the same truths."""
-    yardstick = exact(row.problem, truth, ensemble.sizes["member"]) if row.problem.startswith("grf") else None
-    if yardstick is None:
-        linear = sf.load(output / "baselines" / "linear")
-        yardstick = linear.sample(conditions, ensemble.sizes["member"], cases=cases, seed=1)
-    coarse = coarse_of(conditions, cases, list(ensemble.data_vars)) if row.problem != "kolmogorov-coarse" else None
-    found = sf.evaluate(ensemble, truth, baselines={"yardstick": yardstick}, coarse=coarse).scores
-    own = found.isel(system=0)
-    decibels = own["ralsd"].mean()
-    return {
-        "crps": float(own["crps"].mean()),
-        "crps_ratio": float(found["crps_ratio"].mean()),
-        "crps_ratio_by_variable": found["crps_ratio"].values.ravel().tolist(),
-        "spread_skill": float(own["spread_skill"].mean()),
-        "ralsd": float(decibels),
-        "log_power_rms": float(decibels) * np.log(10) / 10,
-        "yardstick_ralsd": float(found["ralsd"].isel(system=1).mean()),
-        "coarse_rms": float(own["coarse_rms"].mean()) if coarse is not None else float("nan"),
-    }
-
-
-def exact(name: str, truth: xr.Dataset, members: int) -> xr.Dataset:
-    """Draws of the exact posterior given the block means of the truth, as an ensemble."""
-    problem = PROBLEMS[name]
-    (variable,) = truth.data_vars
-    fields = torch.from_numpy(truth[variable].transpose("sample", *problem.dims).values).double()[:, None]
-    posterior = gaussian.BlockPosterior(gaussian.law(problem.shape, problem.settings["slope"]), problem.factor)
-    means = block_means(fields, problem.factor, len(problem.shape))
-    draws = posterior.sample(means, members, torch.Generator().manual_seed(1))[:, :, 0].float().numpy()
-    dims = ("member", "sample", *problem.dims)
-    return xr.Dataset(
-        {variable: (dims, draws, truth[variable].attrs)}, coords={**truth.coords, "member": range(members)}
-    )
-
-
-def coarse_of(conditions: Any, cases: dict[str, list[Any]], variables: list[str]) -> xr.Dataset | None:
-    """The coarse condition of the cases, where it has the target's variables."""
-    data = conditions.get("coarse")
-    if data is None or any(name not in data for name in variables):
-        return None
-    chosen: xr.Dataset = data[variables].sel({dim: labels for dim, labels in cases.items() if dim in data.dims})
-    return chosen.load()
 
 
 class Counted:

@@ -224,6 +224,12 @@ class TrainSettings(Settings):
     """How the stages are trained."""
 
     steps: int = Field(default=10_000, ge=1, description="optimiser steps")
+    minutes: float | None = Field(
+        default=None,
+        gt=0,
+        description="end a stage after so much time, too, counted from its first step's end; the learning rate falls"
+        " with time then; null: after its steps only",
+    )
     batch_size: int = Field(default=16, ge=1, description="over all devices")
     learning_rate: float = Field(default=1e-3, gt=0, description="peak learning rate of Adam")
     warmup: int = Field(default=200, ge=0, description="steps of linear warm-up; cosine decay follows")

@@ -108,26 +108,26 @@ class StopOnSignal(pl.Callback):
 class LogLines(pl.Callback):
     """A line every ``every`` seconds with step, loss and the time left, for logs without a terminal."""
 
-    def __init__(self, steps: int, every: float = 30.0) -> None:
-        self.steps = steps
+    def __init__(self, every: float = 30.0) -> None:
         self.every = every
         self._start = self._last = 0.0
-        self._first = 0
+        self._first = 0.0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Start the clock."""
         self._start = self._last = time.monotonic()
-        self._first = trainer.global_step
+        self._first = pl_module.share
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Log when it is time."""
-        now, done = time.monotonic(), trainer.global_step - self._first
-        if now - self._last < self.every and trainer.global_step < self.steps:
+        now, share = time.monotonic(), pl_module.share
+        if now - self._last < self.every and share < 1:
             return
         self._last = now
-        left = (now - self._start) / max(done, 1) * (self.steps - trainer.global_step)
-        loss = trainer.callback_metrics.get("train/loss", float("nan"))
-        log.info("step %d of %d, loss %.4f, %.0f s left", trainer.global_step, self.steps, float(loss), left)
+        left = (now - self._start) / max(share - self._first, 1e-9) * (1 - share)
+        loss = float(trainer.callback_metrics.get("train/loss", float("nan")))
+        end = f"{100 * share:.0f} % of the time" if pl_module.settings.minutes else f"of {trainer.max_steps}"
+        log.info("step %d %s, loss %.4f, %.0f s left", trainer.global_step, end, loss, left)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Log the validation figures."""

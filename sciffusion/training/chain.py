@@ -14,6 +14,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+import pytorch_lightning as pl
 import torch
 
 from sciffusion import config, stopping
@@ -51,21 +52,23 @@ def extended(
     data: ExperimentData,
     folder: Path,
     progress: bool,
+    callbacks: Sequence[pl.Callback] = (),
 ) -> list[Stage]:
     """The chain with one more trained stage: read from the run folder where it was finished, or trained to its end."""
     done, earlier = folder / "stages" / own.name, {stage.name: stage for stage in before}
     experiment = _with_own(settings, own)
-    if not _is_done(done, experiment.train.steps):
+    if not _is_done(done, experiment.train):
         stage = _prepared(experiment, own, data, folder / "prepared" / own.name, earlier)
         module, loaders = _module(own, stage, experiment.train), TrainingData(experiment, data, stage)
         checkpoints, stop = folder / "checkpoints" / own.name, StopOnSignal()
-        trainer = make_trainer(experiment.train, folder, own.name, stop, progress)
+        trainer = make_trainer(experiment.train, folder, own.name, [stop, *callbacks], progress)
         trainer.fit(module, datamodule=loaders, ckpt_path=last_checkpoint(checkpoints), weights_only=True)
         if stop.stopped:
             raise KeyboardInterrupt if stop.interrupted else Stopped
         if trainer.is_global_zero:
             _outdate(folder, settings, own)
-            Emulator([*before, module.result()], {"recipe": settings.recipe, "steps": trainer.global_step}).save(done)
+            card = {"recipe": settings.recipe, "steps": trainer.global_step, "minutes": experiment.train.minutes}
+            Emulator([*before, module.result()], card).save(done)
         trainer.strategy.barrier()
     return Emulator.load(done).stages
 
@@ -77,14 +80,22 @@ def _module(own: config.Stage, stage: Any, settings: config.TrainSettings) -> St
     return MODULES[own.kind](stage, settings)
 
 
-def _is_done(path: Path, steps: int) -> bool:
+def _is_done(path: Path, wanted: config.TrainSettings) -> bool:
     """Whether a stage was trained to its end, which a user may have moved further away."""
-    return (path / "model.json").is_file() and steps_of(path) >= steps
+    if not (path / "model.json").is_file():
+        return False
+    in_time = wanted.minutes is not None and (_card(path)["minutes"] or 0) >= wanted.minutes
+    return in_time or steps_of(path) >= wanted.steps
 
 
 def steps_of(path: Path) -> int:
     """Steps of the last stage in a folder of ``stages/``."""
-    return int(json.loads((path / "model.json").read_text())["card"]["steps"])
+    return int(_card(path)["steps"])
+
+
+def _card(path: Path) -> dict[str, Any]:
+    card: dict[str, Any] = json.loads((path / "model.json").read_text())["card"]
+    return card
 
 
 def _outdate(folder: Path, settings: config.Experiment, own: config.Stage) -> None:

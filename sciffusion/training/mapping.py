@@ -66,10 +66,9 @@ class FlowMapModule(StageModule):
         """The objective at this point of the training."""
         stage = self.stage
         learned = stage.learn(batch, self.kept(batch, stage.settings.condition_dropout))
-        progress = self.global_step / self.settings.steps
         objective = _OBJECTIVES[stage.settings.objective](self)
         losses: Tensor = objective(
-            stage.flow_map(), learned.y, learned.context, None, learned.area, learned.valid, progress=progress
+            stage.flow_map(), learned.y, learned.context, None, learned.area, learned.valid, progress=self.share
         )
         return losses.mean()
 
@@ -94,7 +93,7 @@ class FlowMapModule(StageModule):
         teacher = self.teacher
         assert teacher is not None
         grid, rounds = progressive_grid(teacher, self.stage.settings.sampler.steps)
-        wanted = min(rounds - 1, self.global_step * rounds // self.settings.steps)
+        wanted = min(rounds - 1, int(self.share * rounds))
         if wanted > self._round:
             self._promote(self.stage.denoiser.state_dict())
             self._round = wanted

@@ -1,10 +1,11 @@
 """A stage in training, whatever its kind: optimiser, average, checkpoints, validation; what is learnt is a subclass's.
 
 Every random draw of a step is a function of (seed, step, rank): a run that is killed and resumed continues with the
-same noise, dropout and data, so its weights are bitwise those of an undisturbed run.
+same noise, dropout and data, so its weights are bitwise those of an undisturbed run, unless its time is limited.
 """
 
 import math
+import time
 from contextlib import ExitStack
 from typing import Any
 
@@ -35,6 +36,8 @@ class StageModule(pl.LightningModule):
         self.settings = settings
         self.ema = EMA(stage, gamma_of_halflife(settings.ema_halflife))
         self.best: dict[str, Any] = {"loss": math.inf, "step": 0, "weights": {}}
+        self.spent = 0.0  # seconds of training that count
+        self._clock: float | None = None
         self._averaged = ExitStack()
         self._validated: list[float] = []
 
@@ -69,6 +72,23 @@ class StageModule(pl.LightningModule):
         """Step, and take the weights into the average before anything can save a checkpoint."""
         super().optimizer_step(*args, **kwargs)
         self.ema.update()
+
+    @property
+    def share(self) -> float:
+        """Share of the training that is done: of its steps, or of its time where that is further on."""
+        of_time = self.spent / (60 * self.settings.minutes) if self.settings.minutes else 0.0
+        return min(1.0, max(self.global_step / self.settings.steps, of_time))
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Stop when the time is over; the first process's clock is everybody's."""
+        if self.settings.minutes is None:
+            return
+        now = time.monotonic()
+        self.spent += 0.0 if self._clock is None else now - self._clock  # the first step compiles: not counted
+        self._clock = now
+        if self.trainer.world_size > 1:
+            self.spent = self.trainer.strategy.broadcast(self.spent)
+        self.trainer.should_stop |= self.share >= 1
 
     def validation_step(self, batch: dict[str, Any], index: int) -> None:
         """Figures of the averaged weights."""
@@ -105,8 +125,9 @@ class StageModule(pl.LightningModule):
             stage.set_cut(cut)
 
     def on_validation_start(self) -> None:
-        """Validate the average."""
+        """Validate the average, eagerly: compiling for single cases would take longer than they do."""
         self._averaged.enter_context(self.ema.swap())
+        self._averaged.enter_context(torch.compiler.set_stance("force_eager"))
         self._set_boundary(self.trainer.datamodule.validation)  # type: ignore[attr-defined]
         self._validated = []
 
@@ -131,12 +152,12 @@ class StageModule(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the averages with the weights."""
-        checkpoint["ema"], checkpoint["best"] = self.ema.state_dict(), self.best
+        checkpoint["ema"], checkpoint["best"], checkpoint["spent"] = self.ema.state_dict(), self.best, self.spent
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Continue the averages."""
         self.ema.load_state_dict(checkpoint["ema"])
-        self.best = checkpoint["best"]
+        self.best, self.spent = checkpoint["best"], checkpoint["spent"]
 
     def configure_optimizers(self) -> Any:
         """Adam with linear warm-up and cosine decay to a hundredth."""
@@ -151,7 +172,8 @@ class StageModule(pl.LightningModule):
 
         def rate(step: int) -> float:
             warm = min(1.0, (step + 1) / max(1, settings.warmup))
-            return warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, step / settings.steps))))
+            done = self.share if settings.minutes else min(1.0, step / settings.steps)
+            return warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done)))
 
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

@@ -22,6 +22,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytorch_lightning as pl
 import torch
 import yaml
 
@@ -44,7 +45,12 @@ Config = str | Path | Mapping[str, Any] | config.Experiment
 
 
 def train(
-    experiment: Config, *, overrides: Sequence[str] = (), overwrite: bool = False, progress: bool | None = None
+    experiment: Config,
+    *,
+    overrides: Sequence[str] = (),
+    overwrite: bool = False,
+    progress: bool | None = None,
+    callbacks: Sequence[pl.Callback] = (),
 ) -> Emulator:
     """Train an experiment, or continue it where it stopped, and return its emulator.
 
@@ -56,6 +62,8 @@ def train(
         Start again in a run folder that holds another experiment.
     progress
         Show a progress bar; None shows it on a terminal.
+    callbacks
+        Of pytorch-lightning, for the training of every stage.
 
     Raises
     ------
@@ -65,10 +73,16 @@ def train(
         After Ctrl-C, or SIGTERM or SIGUSR1, once the state is saved.
     """
     with stopping.listening():
-        return _train(experiment, overrides, overwrite, progress)
+        return _train(experiment, overrides, overwrite, progress, callbacks)
 
 
-def _train(experiment: Config, overrides: Sequence[str], overwrite: bool, progress: bool | None) -> Emulator:
+def _train(
+    experiment: Config,
+    overrides: Sequence[str],
+    overwrite: bool,
+    progress: bool | None,
+    callbacks: Sequence[pl.Callback],
+) -> Emulator:
     settings = load_experiment(experiment, overrides)
     folder = _open_run(settings, overwrite)
     data, start = open_experiment(settings), time.monotonic()
@@ -77,7 +91,7 @@ def _train(experiment: Config, overrides: Sequence[str], overwrite: bool, progre
     if (teacher := teacher_of(settings.stages[-1])) is not None:
         stages = list(teacher.earlier.values())
     for own in settings.stages[len(stages) :]:
-        stages = extended(stages, own, settings, data, folder, show)
+        stages = extended(stages, own, settings, data, folder, show, callbacks)
     if rank() == 0:
         _finish(settings, data, folder, stages, time.monotonic() - start)
     wait_for(folder / "emulator" / "model.json")
@@ -122,7 +136,7 @@ def _open_run(settings: config.Experiment, overwrite: bool) -> Path:
     return folder
 
 
-RESUMABLE = {"train.steps", "train.devices", "train.workers", "train.validate_every", "train.nodes", "train.cache"}
+RESUMABLE = {f"train.{name}" for name in ("steps", "minutes", "devices", "workers", "validate_every", "nodes", "cache")}
 
 
 def _difference(old: Any, new: Any, place: str = "") -> str:

@@ -17,7 +17,7 @@ __all__ = ["distilled", "teacher_of"]
 def distilled(teacher: Path, method: str, steps: int, output: str, overrides: Sequence[str] = ()) -> config.Experiment:
     """The experiment that distils the last stage of a run into ``steps`` network calls by ``method``.
 
-    It takes the teacher's data and settings, a quarter of its steps and a third of its learning rate, and no warm-up.
+    It takes the teacher's data and settings, a quarter of its steps and time, a third of its learning rate, no warm-up.
     """
     settings = load_experiment(teacher / "experiment.yaml").model_dump(mode="json")
     stage, own = Emulator.load(teacher).stage, settings["stages"][-1]
@@ -36,7 +36,8 @@ def distilled(teacher: Path, method: str, steps: int, output: str, overrides: Se
         grid, rounds = progressive_grid(stage, steps)
         student["levels"] = grid[: -1 : 2**rounds].tolist()
     train = settings["train"]
-    train |= {"steps": max(1, train["steps"] // 4), "learning_rate": train["learning_rate"] / 3, "warmup": 0}
+    train |= {"steps": max(1, train["steps"] // 4), "minutes": train["minutes"] and train["minutes"] / 4}
+    train |= {"learning_rate": train["learning_rate"] / 3, "warmup": 0}
     settings |= {"recipe": method, "output": output, "stages": [*settings["stages"][:-1], student], "train": train}
     for override in overrides:
         yamltext.apply_override(settings, override)

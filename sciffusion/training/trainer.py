@@ -2,6 +2,7 @@
 
 import logging
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +15,17 @@ from pytorch_lightning.loggers import CSVLogger
 from sciffusion import config
 from sciffusion.execution.device import resolve_device
 from sciffusion.execution.precision import resolve_precision
-from sciffusion.training.callbacks import Checkpoints, LogLines, StopOnSignal
+from sciffusion.training.callbacks import Checkpoints, LogLines
 
 __all__ = ["make_trainer"]
 
 
 def make_trainer(
-    settings: config.TrainSettings, folder: Path, stage: str, stop: StopOnSignal, progress: bool
+    settings: config.TrainSettings, folder: Path, stage: str, callbacks: Sequence[pl.Callback], progress: bool
 ) -> pl.Trainer:
     """A trainer of one stage of a run: checkpoints and metrics in its own folders, a bar or log lines."""
     _hush_lightning()
-    bar = [pl.callbacks.TQDMProgressBar()] if progress else [LogLines(settings.steps)]
+    bar = [pl.callbacks.TQDMProgressBar()] if progress else [LogLines()]
     return pl.Trainer(
         accelerator={"cuda": "gpu"}.get(settings.accelerator, settings.accelerator),
         devices=settings.devices,
@@ -39,7 +40,7 @@ def make_trainer(
         num_sanity_val_steps=0,
         log_every_n_steps=10,
         logger=CSVLogger(str(folder), name="metrics", version=stage),
-        callbacks=[Checkpoints(folder / "checkpoints" / stage, settings.validate_every), stop, *bar],
+        callbacks=[Checkpoints(folder / "checkpoints" / stage, settings.validate_every), *callbacks, *bar],
         enable_checkpointing=False,
         enable_progress_bar=progress,
         enable_model_summary=False,

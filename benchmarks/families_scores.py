@@ -1,0 +1,101 @@
+"""Scores of a row's ensemble beside its yardstick on the same truths, its spectra, and the fields of one case."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+
+import sciffusion as sf
+from sciffusion.datasets.simulators import PROBLEMS, gaussian
+from sciffusion.datasets.simulators.box import block_means
+from sciffusion.evaluation import power_spectrum
+
+__all__ = ["coarse_of", "scores", "show", "spectra", "yardstick"]
+
+SHOWN = 2  # members in a picture
+
+
+def yardstick(
+    problem: str, truth: xr.Dataset, members: int, run: Path, conditions: Any, cases: dict[str, list[Any]]
+) -> xr.Dataset:
+    """Draws of the exact posterior where it is known, else of the linear-Gaussian regression of the run."""
+    if problem.startswith("grf"):
+        return _exact(problem, truth, members)
+    return sf.load(run / "baselines" / "linear").sample(conditions, members, cases=cases, seed=1)
+
+
+def scores(
+    ensemble: xr.Dataset, truth: xr.Dataset, other: xr.Dataset, coarse: xr.Dataset | None, periodic: list[str]
+) -> dict[str, Any]:
+    """Means over variables of the scores, the CRPS over that of ``other``, and spectra."""
+    found = sf.evaluate(ensemble, truth, baselines={"yardstick": other}, coarse=coarse).scores
+    own = found.isel(system=0)
+    decibels = own["ralsd"].mean()
+    return {
+        "crps": float(own["crps"].mean()),
+        "crps_ratio": float(found["crps_ratio"].mean()),
+        "crps_ratio_by_variable": found["crps_ratio"].values.ravel().tolist(),
+        "spread_skill": float(own["spread_skill"].mean()),
+        "ralsd": float(decibels),
+        "log_power_rms": float(decibels) * np.log(10) / 10,
+        "yardstick_crps": float(found["crps"].isel(system=1).mean()),
+        "yardstick_ralsd": float(found["ralsd"].isel(system=1).mean()),
+        "yardstick_spread_skill": float(found["spread_skill"].isel(system=1).mean()),
+        "coarse_rms": float(own["coarse_rms"].mean()) if coarse is not None else float("nan"),
+        "spectra": spectra(ensemble, truth, other, periodic),
+    }
+
+
+def spectra(ensemble: xr.Dataset, truth: xr.Dataset, other: xr.Dataset, periodic: list[str]) -> dict[str, list[float]]:
+    """Mean power of the first variable by wavenumber: of the truth, the members and the yardstick's members."""
+    name = next(iter(truth.data_vars))
+    named = {"truth": truth[name], "members": ensemble[name], "yardstick": other[name]}
+    curves = {key: power_spectrum(field, periodic=periodic) for key, field in named.items()}
+    means = {key: curve.mean([dim for dim in curve.dims if dim != "wavenumber"]) for key, curve in curves.items()}
+    seen = curves["truth"]["wavenumber"].values > 0
+    return {"wavenumber": curves["truth"]["wavenumber"].values[seen].tolist()} | {
+        key: mean.values[seen].tolist() for key, mean in means.items()
+    }
+
+
+def show(ensemble: xr.Dataset, truth: xr.Dataset, coarse: xr.Dataset | None, grid: list[str], path: Path) -> None:
+    """One case of the first variable to a small NetCDF: truth, some members, coarse (on dims ``coarse_*``)."""
+    name = next(iter(truth.data_vars))
+    parts = {"truth": truth[name], "member": ensemble[name].isel(member=slice(SHOWN))}
+    if coarse is not None:
+        parts["coarse"] = coarse[name].rename({dim: f"coarse_{dim}" for dim in grid})
+    kept = {"member", *grid, *(f"coarse_{dim}" for dim in grid)}
+    plane = {grid[0]: 0} if len(grid) == 3 else {}  # of a box, one plane
+    plane |= {f"coarse_{dim}": 0 for dim in plane}
+    for key, field in parts.items():
+        first = {dim: 0 for dim in field.dims if dim not in kept}
+        chosen = field.isel(first | {dim: place for dim, place in plane.items() if dim in field.dims})
+        parts[key] = chosen.reset_coords(drop=True).astype(np.float32)
+    fields = {key: field.drop_vars([c for c in field.coords if c not in field.dims]) for key, field in parts.items()}
+    packed = {key: {"zlib": True, "complevel": 9, "least_significant_digit": 3} for key in fields}
+    xr.Dataset(fields).to_netcdf(path, engine="netcdf4", encoding=packed)
+
+
+def coarse_of(conditions: Any, cases: dict[str, list[Any]], variables: list[str]) -> xr.Dataset | None:
+    """The coarse condition of the cases, where it has the target's variables."""
+    data = conditions.get("coarse")
+    if data is None or any(name not in data for name in variables):
+        return None
+    chosen: xr.Dataset = data[variables].sel({dim: labels for dim, labels in cases.items() if dim in data.dims})
+    return chosen.load()
+
+
+def _exact(name: str, truth: xr.Dataset, members: int) -> xr.Dataset:
+    """Draws of the exact posterior given the block means of the truth, as an ensemble."""
+    problem = PROBLEMS[name]
+    (variable,) = truth.data_vars
+    fields = torch.from_numpy(truth[variable].transpose("sample", *problem.dims).values).double()[:, None]
+    posterior = gaussian.BlockPosterior(gaussian.law(problem.shape, problem.settings["slope"]), problem.factor)
+    means = block_means(fields, problem.factor, len(problem.shape))
+    draws = posterior.sample(means, members, torch.Generator().manual_seed(1))[:, :, 0].float().numpy()
+    dims = ("member", "sample", *problem.dims)
+    return xr.Dataset(
+        {variable: (dims, draws, truth[variable].attrs)}, coords={**truth.coords, "member": range(members)}
+    )
