@@ -16,11 +16,13 @@ import torch
 import yaml
 from families_scores import coarse_of, scores, show, yardstick
 from families_turn import Finite, Turn, Warm
+from torch.nn.modules.module import register_module_forward_pre_hook
 
 import sciffusion as sf
 from sciffusion import config
 from sciffusion.datasets import write_problem
 from sciffusion.emulator import Emulator
+from sciffusion.execution.accelerate import Accelerated
 from sciffusion.execution.device import describe_device, resolve_device
 from sciffusion.fields.open import open_source
 from sciffusion.generation import held_out
@@ -76,8 +78,7 @@ def measure(row: Row, args: argparse.Namespace) -> dict[str, Any]:
     conditions, cases = chosen_cases(output, 4 if args.toy else args.cases)
     members = 4 if args.toy else args.members
     drawn = members * int(np.prod([len(labels) for labels in cases.values()]))
-    counted = Counted(emulator)
-    with turn:
+    with turn, Counted() as counted:
         started = time.perf_counter()
         ensemble = emulator.sample(
             conditions, members, cases=cases, seed=row.seed, device=str(device), batch_size=at_once(emulator, members)
@@ -198,17 +199,20 @@ def evenly(values: list[Any], count: int) -> list[Any]:
 
 
 class Counted:
-    """Counts the samples that pass through an emulator's networks (``network`` of every stage)."""
+    """Counts, as a context, the samples that pass through networks where members are drawn."""
 
-    def __init__(self, emulator: Emulator) -> None:
-        self.samples = 0
-        for stage in emulator.stages:
-            network = next((m.network for m in stage.modules() if hasattr(m, "network")), None)
-            if isinstance(network, torch.nn.Module):
-                network.register_forward_pre_hook(self._count)
+    samples = 0
 
-    def _count(self, module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
-        self.samples += len(inputs[0])
+    def __enter__(self) -> "Counted":
+        self._hook = register_module_forward_pre_hook(self._count)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._hook.remove()
+
+    def _count(self, module: torch.nn.Module, inputs: Any) -> None:
+        if isinstance(module, Accelerated):  # a recorded network itself is not called
+            self.samples += len(inputs[0])
 
 
 def commit() -> str:
