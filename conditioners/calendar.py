@@ -115,7 +115,7 @@ def day_of_year(time: np.datetime64 | cftime.datetime) -> float:
                       for year in (time.year, time.year + 1))  # fmt: skip
         return float((time - start) / (end - start))
     year = time.astype("datetime64[Y]")
-    length = (year + 1).astype("datetime64[D]") - year.astype("datetime64[D]")
+    length = (year + np.timedelta64(1, "Y")).astype("datetime64[D]") - year.astype("datetime64[D]")
     return float((time - year.astype("datetime64[D]")) / length)
 
 

@@ -128,7 +128,7 @@ def test_tf32_is_used_where_it_is_allowed_and_the_settings_of_others_come_back(a
     before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
     with tf32(allowed, gpu):
         error = (a @ b).double() - a.double() @ b.double()
-    assert (error.std() > 1e-4 * 16) is allowed  # 10 bits: 3e-4 of the sd of 16; float32 3e-7
+    assert bool(error.std() > 1e-4 * 16) is allowed  # 10 bits: 3e-4 of the sd of 16; float32 3e-7
     assert before == (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32)
 
 
