@@ -80,12 +80,12 @@ def network_only(emulator: Emulator, check, size: int, device: torch.device, bud
     context = stage.context([prepared] * size)
     x, level = stage.noise([Item(prepared, member) for member in range(size)], seed=0).to(device), None
     calls = emulator.sampler().steps
-    level = torch.ones(size, device=device)
+    level, denoiser = torch.ones(size, device=device), stage.accelerated(x.shape[2:])
 
     def members() -> None:
         with torch.no_grad():
             for _ in range(calls):
-                stage.accelerated(x, level, context)
+                denoiser(x, level, context)
         if device.type == "cuda":
             torch.cuda.synchronize(device)
 

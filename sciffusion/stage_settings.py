@@ -4,9 +4,9 @@ As in ``sciffusion.settings`` every field's description is its reference.
 """
 
 from collections.abc import Callable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from sciffusion.settings import Settings
 
@@ -155,6 +155,21 @@ class Sampler(Settings):
         description="dynamic thresholding: answers whose quantile of this order passes that of every training case are"
         " scaled back to it; null: none; needs a model that was trained with one",
     )
+    tile: int | None = Field(
+        default=None,
+        ge=8,
+        description="cells per side of overlapping tiles, whose answers are fused at every call; null: the network sees"
+        " the whole grid",
+    )
+    overlap: int | None = Field(
+        default=None, ge=0, description="cells that neighbouring tiles share; null: a quarter of a tile"
+    )
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.overlap is not None and self.overlap >= (self.tile or 0):
+            raise ValueError(f"an overlap of {self.overlap} cells needs a tile that is larger: set tile too")
+        return self
 
 
 class Augmentation(Settings):

@@ -48,6 +48,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=int, help="noise levels of the sampler (default: the model's own)")
     parser.add_argument("--solver", help="name of the solver (default: the model's own)")
     parser.add_argument(
+        "--tile", type=int, metavar="CELLS", help="side of the overlapping tiles that the network sees, for large grids"
+    )
+    parser.add_argument(
         "--baseline",
         metavar="NAME",
         help="sample a baseline of the run: interpolation, linear, quantile-mapping, analogues or climatology",
@@ -240,7 +243,7 @@ def _storage(args: argparse.Namespace) -> Any:
 
 def _sampler(emulator: Any, args: argparse.Namespace) -> Any:
     """The emulator's own settings with what the command line changes."""
-    changes = {name: getattr(args, name) for name in ("steps", "solver") if getattr(args, name) is not None}
+    changes = {name: getattr(args, name) for name in ("steps", "solver", "tile") if getattr(args, name) is not None}
     if not changes:
         return None
     own = emulator.sampler()

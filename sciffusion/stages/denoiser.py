@@ -24,6 +24,7 @@ from sciffusion.diffusion import parameterization, sampling, sigmas, solvers
 from sciffusion.diffusion.denoiser import Denoiser, Masked, Preconditioned, expand
 from sciffusion.diffusion.guidance.classifier_free import ClassifierFree
 from sciffusion.diffusion.guidance.threshold import Thresholded
+from sciffusion.diffusion.tiling import Tiled, tile_boundary
 from sciffusion.errors import SciffusionError
 from sciffusion.execution.transfer import to_device
 from sciffusion.fields.cases import Case
@@ -36,6 +37,8 @@ from sciffusion.stages.networked import NetworkStage, without_output
 from sciffusion.stages.spaces import Vector, space_of
 
 __all__ = ["DenoiserStage", "Learned", "frame_of"]
+
+_TILES = 8  # per call of the network, at least
 
 
 @dataclass(frozen=True)
@@ -93,11 +96,30 @@ class DenoiserStage(NetworkStage):
         """What the preconditioning wraps."""
         return self.denoiser.denoiser.network
 
-    @property
-    def accelerated(self) -> Denoiser:
-        """The denoiser with the network in its fast form, where the stage has been prepared; not for training."""
+    def accelerated(self, size: Sequence[int], settings: config.Sampler | None = None, batch: int = 1) -> Denoiser:
+        """The denoiser of fields of ``size``, of tiles if the settings say so, in its fast form if there is one.
+
+        Not for training.
+        """
+        sides = [min(cells, (settings and settings.tile) or cells) for cells in size]
+        names = self.frame.space.boundary
+        cut = tuple(sides) != tuple(size)
+        self._bound(tile_boundary(size, sides, names) if cut else names)
         network: Any = self.fast(self.network)
-        return Masked(Preconditioned(network, self.parameterization))
+        denoiser: Denoiser = Masked(Preconditioned(network, self.parameterization))
+        if not cut or settings is None:
+            return denoiser
+        overlap = min(sides) // 4 if settings.overlap is None else settings.overlap
+        shared = [overlap if side < cells else 0 for side, cells in zip(sides, size, strict=True)]
+        return Tiled(denoiser, sides, shared, names, batch=max(_TILES, batch))
+
+    def _bound(self, names: tuple[Boundary, ...]) -> None:
+        """Let the network know another boundary than it knows now, keeping its form."""
+        if tuple(self.network.boundary) != names and not isinstance(self.frame.space, Vector):
+            execution = self.execution
+            super().set_boundary(names)
+            if execution is not None:
+                self.prepare_network(execution)
 
     def networks(self) -> Sequence[Any]:
         """The one."""
@@ -233,7 +255,7 @@ class DenoiserStage(NetworkStage):
         self, settings: config.Sampler, items: Sequence[Item], outputs: Mapping[str, Tensor], shift: Tensor, seed: int
     ) -> Denoiser:
         """The denoiser with the guidance of the settings and the constraint around it."""
-        denoiser = self.accelerated
+        denoiser = self.accelerated(shift.shape[2:], settings, len(items))
         if settings.guidance != 1.0:
             null = self.item_context(items, outputs, seed, keep=False)
             interval = settings.guidance_interval or (0.0, float("inf"))
