@@ -28,7 +28,7 @@ __all__ = ["NoiseKey", "normal", "window_normal"]
 
 _VERSION = "sciffusion-noise-1"  # part of every key: another transform would be another stream
 _LANES = 4  # 64-bit words per Philox counter
-_CHUNK = 1 << 14  # elements transformed at a time: the temporaries stay in the cache
+_CHUNK = 1 << 15  # elements transformed at a time: the temporaries stay in the cache
 
 
 @dataclass(frozen=True)

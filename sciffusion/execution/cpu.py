@@ -11,7 +11,7 @@ import sys
 
 import torch
 
-__all__ = ["keep_memory", "physical_cores", "tune_cpu"]
+__all__ = ["keep_memory", "one_core", "physical_cores", "tune_cpu"]
 
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # of mallopt(3)
 
@@ -23,6 +23,11 @@ def tune_cpu(threads: int | None = None) -> None:
         torch.set_num_threads(threads)
     elif "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(physical_cores())
+
+
+def one_core() -> None:
+    """Run the tensor operations of this thread on one core, for it is one of many; so do threads that begin later."""
+    torch.set_num_threads(1)
 
 
 def keep_memory() -> bool:

@@ -27,7 +27,8 @@ class Arriving:
 
     def wait(self) -> Tensor:
         """The tensor in host memory."""
-        if self._event is not None:
-            self._event.synchronize()
+        event = self._event  # another thread may be here too
+        if event is not None:
+            event.synchronize()
             self._event = None
         return self._host

@@ -39,6 +39,11 @@ class TargetVariable:
         """Number of channels: one per combination of levels and the like."""
         return prod(self.channel_shape)
 
+    def ordered(self, values: np.ndarray, grid_dims: Sequence[str]) -> np.ndarray:
+        """``values`` (*channel dims, *grid) with their axes in the file's order."""
+        given = (*self.channel_dims, *grid_dims)
+        return values.transpose([given.index(dim) for dim in self.core_dims])
+
     def to_json(self) -> dict[str, Any]:
         """Everything, as plain JSON."""
         return {

@@ -5,17 +5,17 @@ over shares that nobody holds; where the file system has no locks it leaves them
 """
 
 import logging
+import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-import xarray as xr
 
 from sciffusion import stopping
-from sciffusion.fields.cases import encode_label
+from sciffusion.execution.cpu import one_core, physical_cores
 from sciffusion.fields.ensemble import EnsembleStore
 from sciffusion.fields.markers import COARSE_MISFIT
 from sciffusion.generation.closing import Closing
@@ -30,6 +30,8 @@ __all__ = ["Work"]
 
 log = logging.getLogger("sciffusion")
 Item = tuple[int, int]  # case number, member
+THREADS = 4  # decoding and writing, at most
+_BATCHES = 2  # so many are drawn ahead of them
 
 
 @dataclass(frozen=True)
@@ -71,8 +73,13 @@ class Work:
         ]
         return items if self.until is None else sorted(items, key=lambda item: self.members.index(item[1]))
 
-    def _over(self) -> bool:
-        return self.until is not None and time.monotonic() >= self.until
+    def _over(self, drawing: Drawn | None = None) -> bool:
+        """Whether the time is up, once the batch in the making is there: a GPU would be batches behind its orders."""
+        if self.until is None:
+            return False
+        if drawing is not None:
+            drawing.wait()
+        return time.monotonic() >= self.until
 
     def _unmarked(self, process: Process) -> bool:
         done = self._done()
@@ -103,21 +110,28 @@ class Work:
         return [item for item in own if item not in whole]
 
     def _fill(self, todo: Sequence[Item], progress: Progress) -> None:
-        """Draw; decode and write in another thread. After an interruption what was drawn is still written."""
+        """Draw; decode and write in other threads. After an interruption what was drawn is still written."""
+        told = threading.Lock()
 
-        def write(batch: Drawn) -> None:
-            for part in batch.datasets():
-                for case, member, arrays in self._items(part):
-                    self.store.write(case, member, arrays, self._facts(batch, case, arrays))
-                    progress.update(1)
-                    self.closing.item(case)
+        def write(job: tuple[Drawn, int]) -> None:
+            batch, row = job
+            case, member = batch.pairs[row]
+            arrays = batch.arrays(row)
+            self.store.write(case, member, arrays, self._facts(batch, row, arrays))
+            with told:
+                progress.update(1)
+                self.closing.item(case)
 
+        depth = _BATCHES * int(self.store.execution["batch_size"])
+        threads = min(THREADS, physical_cores())
+        torch.get_num_threads()  # this thread has its number of cores before the others take theirs
         try:
-            with stopping.listening(), Writer(write) as writer:
+            with stopping.listening(), Writer(write, depth, threads, begin=one_core) as writer:
                 for batch in self.draw(todo):
-                    writer.put(batch)
+                    for row in range(len(batch.pairs)):
+                        writer.put((batch, row))
                     stopping.check()
-                    if self._over():
+                    if self._over(batch):
                         break
         except torch.OutOfMemoryError:
             raise out_of_memory(self.store.execution["device"], self.store.execution["batch_size"]) from None
@@ -129,19 +143,9 @@ class Work:
         finally:
             progress.close()
 
-    def _facts(self, batch: Drawn, case: int, arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    def _facts(self, batch: Drawn, row: int, arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
         """How far an item that is rounded or packed will be from the coarse field that it has to reproduce."""
         if not self.store.storage.lossy:
             return {}
-        misfit = batch.coarse_misfit(case, self.store.as_read(arrays))
+        misfit = batch.coarse_misfit(row, self.store.as_read(arrays))
         return {COARSE_MISFIT: misfit} if misfit else {}
-
-    def _items(self, part: xr.Dataset) -> Iterator[tuple[int, int, dict[str, np.ndarray]]]:
-        """The items of a drawn Dataset (member, *case dims, *channel dims, *grid) as (case, member, arrays)."""
-        labels = [[encode_label(value) for value in part[dim].values] for dim in self.dims]
-        for index in np.ndindex(*map(len, labels)):
-            case = self.numbers[tuple(column[i] for column, i in zip(labels, index, strict=True))]
-            place = dict(zip(self.dims, index, strict=True))
-            for row, member in enumerate(part["member"].values):
-                chosen = part.isel({"member": row, **place})
-                yield case, int(member), {str(name): field.values for name, field in chosen.data_vars.items()}

@@ -1,4 +1,4 @@
-"""Writing behind the sampler's back: a thread and a bounded queue, so that memory stays bounded too."""
+"""Writing behind the sampler's back: threads and a bounded queue, so that memory stays bounded too."""
 
 import queue
 import threading
@@ -12,27 +12,38 @@ T = TypeVar("T")
 
 
 class Writer(Generic[T]):
-    """Calls ``write`` for everything that is put, in order, in another thread.
+    """Calls ``write`` for everything that is put, begun in order, in ``threads`` other threads.
 
     The first error of ``write`` is raised by the next `put`, or when the block ends; what was put after it is dropped.
-    When the block ends by another exception, Ctrl-C say, what was put before is still written.
+    When the block ends by another exception, Ctrl-C say, what was put before is still written. ``begin`` is called once
+    in every thread.
     """
 
-    def __init__(self, write: Callable[[T], None], depth: int = 2) -> None:
-        self._write = write
+    def __init__(
+        self,
+        write: Callable[[T], None],
+        depth: int = 2,
+        threads: int = 1,
+        begin: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._write, self._begin = write, begin
         self._queue: queue.Queue[T | None] = queue.Queue(maxsize=depth)
         self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._work, name="sciffusion-writer", daemon=True)
+        names = [f"sciffusion-writer-{number}" for number in range(threads)]
+        self._threads = [threading.Thread(target=self._work, name=name, daemon=True) for name in names]
 
     def __enter__(self) -> "Writer[T]":
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._queue.put(None)
-        self._thread.join()
+        for _ in self._threads:
+            self._queue.put(None)
+        for thread in self._threads:
+            thread.join()
         if value is None:
             self._raise()
 
@@ -46,9 +57,10 @@ class Writer(Generic[T]):
             raise self._error
 
     def _work(self) -> None:
+        self._begin()
         while (job := self._queue.get()) is not None:
             if self._error is None:
                 try:
                     self._write(job)
                 except BaseException as error:
-                    self._error = error
+                    self._error = self._error or error

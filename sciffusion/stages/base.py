@@ -29,6 +29,7 @@ from sciffusion.fields.cases import Case
 from sciffusion.fields.codec import FieldCodec
 from sciffusion.fields.grid import Grid
 from sciffusion.noise import NoiseKey, normal, window_normal
+from sciffusion.stages.ahead import Batch
 
 __all__ = ["Item", "Prepared", "Stage", "State"]
 
@@ -238,11 +239,14 @@ class Stage(nn.Module):
 
     def noise(self, items: Sequence[Item], *, seed: int, step: int = 0, stream: str = "start") -> Tensor:
         """Standard normal noise of each item, (item, channel, *grid); bitwise the same for any batch."""
-        drawn = []
-        for item in items:
-            key = NoiseKey(seed, item.prepared.case.labels, item.member, self.name, step, stream)
-            drawn.append(self._noise(key, item.prepared))
-        return torch.from_numpy(np.stack(drawn))
+        if isinstance(items, Batch):
+            return items.noise(self, seed=seed, step=step, stream=stream)
+        return torch.from_numpy(np.stack([self.item_noise(item, seed, step, stream) for item in items]))
+
+    def item_noise(self, item: Item, seed: int, step: int, stream: str) -> np.ndarray:
+        """That of one item, float32 (channel, *grid)."""
+        key = NoiseKey(seed, item.prepared.case.labels, item.member, self.name, step, stream)
+        return self._noise(key, item.prepared)
 
     def _noise(self, key: NoiseKey, prepared: Prepared) -> np.ndarray:
         """The noise of ``key``; where the case says so, a weighted sum over those of other labels, in float64."""

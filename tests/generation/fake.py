@@ -31,12 +31,19 @@ class Check:
 class Batch:
     """What the real one calls Drawn."""
 
+    pairs: list
     parts: list
 
-    def datasets(self):
-        yield from self.parts
+    def wait(self):
+        pass
 
-    def coarse_misfit(self, number, fields):
+    def arrays(self, row):
+        case, member = self.pairs[row]
+        part = self.parts[list(dict.fromkeys(case for case, _ in self.pairs)).index(case)]
+        one = part.sel(member=member).squeeze()
+        return {str(name): field.values for name, field in one.data_vars.items()}
+
+    def coarse_misfit(self, row, fields):
         return {}
 
 
@@ -86,7 +93,8 @@ class FakeEmulator:
             self.drawn += batch
             cases = dict.fromkeys(case for case, _ in batch)
             yield Batch(
-                [self._part(check, check.cases[case], [m for c, m in batch if c == case], seed) for case in cases]
+                batch,
+                [self._part(check, check.cases[case], [m for c, m in batch if c == case], seed) for case in cases],
             )
 
     def _part(self, check, case, members, seed):

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -11,6 +12,9 @@ from sciffusion.config import load_experiment
 from sciffusion.context import Context
 from sciffusion.datasets.pairs import open_experiment
 from sciffusion.emulator import Emulator
+from sciffusion.stages import ahead
+from sciffusion.stages.ahead import Ahead, Batch
+from sciffusion.stages.base import Item
 from sciffusion.stages.build import build_stage
 from sciffusion.stages.drawing import draws
 from tests.tiny import tiny_data, tiny_experiment, write_experiment
@@ -69,7 +73,7 @@ class Slow:
         return torch.zeros(len(items), 1, 2)
 
 
-def test_the_next_case_is_read_while_the_batch_is_drawn_and_no_more_than_one(monkeypatch):
+def test_the_next_case_is_read_while_the_batch_is_drawn_and_not_many_more(monkeypatch):
     stage, read = Slow(), {}
 
     def prepare(number):
@@ -79,8 +83,8 @@ def test_the_next_case_is_read_while_the_batch_is_drawn_and_no_more_than_one(mon
 
     pairs = [(case, member) for case in range(4) for member in range(4)]
     for count, _ in enumerate(draws(stage, prepare, pairs, size=2, seed=0, sampler=None)):
-        case = count // 2
-        assert set(read) <= set(range(case + 2))
+        coming = (count + 1) // 2  # the case of the next batch
+        assert set(read) <= set(range(coming + 2))
     for case in range(1, 4):
         assert read[case] < stage.drawn[2 * case - 2], "read while the first batch of the case before was drawn"
 
@@ -103,3 +107,54 @@ def test_contexts_are_stacked_sample_after_sample():
     np.testing.assert_array_equal(both.channels, torch.cat([one.channels, two.channels]))
     np.testing.assert_array_equal(both.vector[1], two.vector[0])
     assert both.valid is None
+
+
+def stochastic(emulator):
+    return emulator.sampler().model_copy(update={"solver": "dpmpp-2m-sde", "steps": 4})
+
+
+def test_noise_that_is_drawn_ahead_is_the_noise_of_the_key(tiny, monkeypatch):
+    """Whatever may be held at a time; a plain list of items draws without threads."""
+    emulator, check = tiny
+    everything = [(case, member) for case in range(3) for member in range(3)]
+    prepared = [emulator.stage.prepare(check.conditions, check.cases[case]) for case in range(3)]
+    drawn = {}
+    for budget in (0, 1 << 29):
+        monkeypatch.setattr(ahead, "BUDGET", budget)
+        batches = draws(emulator.stage, prepared.__getitem__, everything, size=4, seed=0, sampler=stochastic(emulator))
+        drawn[budget] = torch.cat([batch.fields.wait()[: len(batch.pairs)] for batch in batches])
+    for row, (case, member) in enumerate(everything):
+        items = [Item(prepared[case], member)] * 4
+        alone = emulator.stage.sample(items, seed=0, sampler=stochastic(emulator))[0]
+        for fields in drawn.values():
+            assert torch.equal(fields[row], alone)
+
+
+def test_noise_is_drawn_ahead_within_the_budget(tiny, monkeypatch):
+    emulator, check = tiny
+    prepared = emulator.stage.prepare(check.conditions, check.cases[0])
+    items = [Item(prepared, member) for member in range(3)]
+    size = emulator.stage.noise(items, seed=0).nbytes
+    monkeypatch.setattr(ahead, "BUDGET", 2 * size)
+    with ThreadPoolExecutor(2) as pool:
+        source = Ahead(pool, seed=0)
+        first = Batch(items, source)
+        for step in range(5):
+            emulator.stage.noise(first, seed=0, step=step)
+        assert [request.step for request in source.asked] == list(range(5))
+        second, held = Batch(items, source), []
+        for step in range(5):
+            second.begin()
+            held.append([request.step for request in second.held])
+            emulator.stage.noise(second, seed=0, step=step)
+        assert held == [[0, 1], [1, 2], [2, 3], [3, 4], [4]]
+
+
+def test_arrays_of_an_item_are_those_of_its_dataset(tiny):
+    emulator, check = tiny
+    pairs = [(0, 0), (0, 1), (1, 0)]
+    (batch,) = emulator.draws(check, items=pairs, batch_size=3, device="cpu")
+    parts = {(case, int(m)): part.sel(member=m) for case, part in enumerate(batch.datasets()) for m in part.member}
+    for row, pair in enumerate(pairs):
+        for name, values in batch.arrays(row).items():
+            np.testing.assert_array_equal(values, parts[pair][name].squeeze().values)
