@@ -72,9 +72,18 @@ class TrainingCases(Dataset[dict[str, Any]]):
             draw = self.space.plain(draw)
         self._open()
         arrays = augment(self._window(draw), draw, self.data.grid.dims, self.signs)
-        item = _nested({key: torch.from_numpy(np.ascontiguousarray(array)) for key, array in arrays.items()}, draw.case)
-        fold = fold_of(draw.case, len(self), HALVES) if self.split == "train" else -1
-        return item | {"fold": torch.tensor(fold)}
+        item = nested({key: torch.from_numpy(np.ascontiguousarray(array)) for key, array in arrays.items()})
+        return item | {"case": torch.tensor(draw.case), "fold": torch.tensor(self.fold(draw.case))}
+
+    def fold(self, number: int) -> int:
+        """Half of the training cases that case ``number`` is in; -1 in other splits."""
+        return fold_of(number, len(self), HALVES) if self.split == "train" else -1
+
+    def whole(self, number: int | None) -> Arrays:
+        """Arrays on the whole grid, without symmetries, of case ``number``; None: those that all cases share."""
+        self._open()
+        window = tuple(slice(0, n) for n in self.space.shape)
+        return self._constant(window, True) if number is None else self._varying(number, window, True)
 
     @property
     def bytes(self) -> int:
@@ -100,9 +109,9 @@ class TrainingCases(Dataset[dict[str, Any]]):
             return _assembled(
                 runs, lambda window: self._varying(draw.case, window, whole) | self._constant(window, whole)
             )
-        for key, read in ((draw.case, lambda w, f: self._varying(draw.case, w, f)), (None, self._constant)):
+        for key in (draw.case, None):
             if key not in self._memory:
-                self._memory[key] = read(tuple(slice(0, n) for n in self.space.shape), True)
+                self._memory[key] = self.whole(key)
         held = self._memory[draw.case] | self._memory[None]
         return _assembled(runs, lambda window: {key: _cut(key, array, window) for key, array in held.items()})
 
@@ -166,9 +175,9 @@ def _cut(key: tuple[str, ...], array: np.ndarray, window: Window) -> np.ndarray:
     return array if key[-1] in OFF_GRID else array[(slice(None), *window)]
 
 
-def _nested(tensors: Mapping[tuple[str, ...], torch.Tensor], case: int) -> dict[str, Any]:
+def nested(tensors: Mapping[tuple[str, ...], torch.Tensor]) -> dict[str, Any]:
     """Keys ("inputs", name, key) as nested dicts."""
-    item: dict[str, Any] = {"case": torch.tensor(case), "inputs": {}}
+    item: dict[str, Any] = {"inputs": {}}
     for key, tensor in tensors.items():
         if key[0] == "inputs":
             item["inputs"].setdefault(key[1], {})[key[2]] = tensor

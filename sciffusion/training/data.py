@@ -1,6 +1,6 @@
 """The batches of a training: what `sciffusion.datasets` draws, as loaders that start at the right step."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from math import prod
 from typing import Any
 
@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, Subset
 from sciffusion import config
 from sciffusion.datasets.draws import Draw, StepSampler
 from sciffusion.datasets.pairs import ExperimentData
+from sciffusion.datasets.resident import Resident
 from sciffusion.stages.base import Prepared, Stage
 from sciffusion.stages.measure import training_cases
 
@@ -37,8 +38,8 @@ class TrainingData(pl.LightningDataModule):
             else None
         )
 
-    def train_dataloader(self) -> DataLoader[Any]:
-        """Batches from the trainer's present step on."""
+    def train_dataloader(self) -> Iterable[Any]:
+        """Batches from the trainer's present step on: made on the training's device where the samples fit there."""
         trainer = self.trainer
         assert trainer is not None
         sampler = StepSampler(
@@ -50,14 +51,16 @@ class TrainingData(pl.LightningDataModule):
             trainer.world_size,
             trainer.global_step,
         )
-        workers = self.settings.workers
+        workers, device = self.settings.workers, trainer.strategy.root_device
+        if not workers and Resident.fits(self.training, device):
+            return Resident(self.training, device, sampler)
         return DataLoader(
             self.training,
             batch_sampler=_Unsized(sampler),
             num_workers=workers,
             persistent_workers=workers > 0,
             multiprocessing_context="spawn" if workers else None,
-            pin_memory=trainer.strategy.root_device.type == "cuda",
+            pin_memory=device.type == "cuda",
         )
 
     def val_dataloader(self) -> DataLoader[Any] | list[Any]:

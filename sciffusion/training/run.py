@@ -86,6 +86,8 @@ def _train(
     settings = load_experiment(experiment, overrides)
     folder = _open_run(settings, overwrite)
     data, start = open_experiment(settings), time.monotonic()
+    if not settings.train.workers:  # which would each get a copy
+        data = data.in_memory()
     show = _interactive() if progress is None else progress
     stages: list[Stage] = []
     if (teacher := teacher_of(settings.stages[-1])) is not None:

@@ -12,6 +12,7 @@ from sciffusion.conditioners.base import Training
 from sciffusion.datasets import StepSampler, TrainingCases, open_experiment
 from sciffusion.datasets.draws import Draw, DrawSpace
 from sciffusion.datasets.memory import available_memory
+from sciffusion.datasets.resident import Resident
 from sciffusion.errors import SciffusionError
 from sciffusion.fields.fit import fit_codec
 from sciffusion.fields.grid import Grid
@@ -94,6 +95,29 @@ def test_a_cache_changes_no_byte(made, crop):
     for draw in chain.from_iterable(StepSampler(kept.space, 4, seed=1, steps=4)):
         one, two = leaves(kept[draw]), leaves(read[draw])
         assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+@pytest.mark.parametrize("crop", [None, {"longitude": 18}, {"latitude": 7, "longitude": 10}])
+@pytest.mark.parametrize("mirror", [[], ["latitude"], ["latitude", "longitude"]])
+def test_batches_on_the_device_are_those_of_a_loader(made, crop, mirror):
+    augment = config.Augment(roll=["longitude"] if mirror else [], mirror=mirror)
+    cases = samples(made, crop=crop, augment=augment, cache="memory")
+    order = StepSampler(cases.space, 4, seed=1, steps=4)
+    for one, two in zip(
+        Resident(cases, torch.device("cpu"), order), DataLoader(cases, batch_sampler=order), strict=True
+    ):
+        one, two = leaves(one), leaves(two)
+        assert one.keys() == two.keys()
+        assert all(one[name].dtype == two[name].dtype and torch.equal(one[name], two[name]) for name in one)
+
+
+def test_samples_are_kept_on_the_device_where_they_fit(made, monkeypatch):
+    cases, device = samples(made, cache="memory"), torch.device("cpu")
+    for free, expected in ((4 * cases.bytes, True), (cases.bytes, False)):
+        monkeypatch.setattr("sciffusion.datasets.resident.free_bytes", lambda _, free=free: free)
+        assert Resident.fits(cases, device) is expected
+    monkeypatch.undo()
+    assert not Resident.fits(samples(made, cache="none"), device)
 
 
 def test_the_cache_is_left_out_when_memory_is_short(made, monkeypatch):
