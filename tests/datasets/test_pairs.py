@@ -42,6 +42,16 @@ def test_partial_dates_split_the_cases(folder):
     assert not data.conditions["clock"].data_vars
 
 
+def test_data_in_memory_is_the_same_and_left_on_disk_where_it_does_not_fit(folder, monkeypatch):
+    data = open_experiment(settings(folder))
+    read = data.in_memory()
+    assert read.conditions["coarse"] is read.target
+    assert all(variable._in_memory for variable in read.target.variables.values())
+    xr.testing.assert_identical(read.target, data.target)
+    monkeypatch.setattr("sciffusion.datasets.pairs.available_memory", lambda: data.target.nbytes)
+    assert data.in_memory() is data
+
+
 def test_positions_split_cases_without_coordinates(folder):
     run = globe().drop_vars("time").rename(time="sample")
     run.to_netcdf(folder / "fine.nc")

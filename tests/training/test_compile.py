@@ -20,7 +20,7 @@ def test_compiled_training_takes_the_same_steps(tmp_path):
     eager = trained(tmp_path / "eager", data, False).state_dict()
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == frames
     compiled = trained(tmp_path / "compiled", data, True).state_dict()
-    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > frames
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == frames + 1  # validation runs eagerly
     assert eager.keys() == compiled.keys()
     apart = torch.cat([(compiled[name] - eager[name]).flatten() for name in eager])
     # three steps of Adam move a weight by 2e-3 or so; where a gradient is nearly 0, rounding chooses the direction
