@@ -4,11 +4,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import prod
+from typing import Any
 
 import numpy as np
 
 from sciffusion.evaluation.backend import NUMPY, Backend
-from sciffusion.evaluation.score import ensemble_moments
+from sciffusion.evaluation.ranks import scrambled
+from sciffusion.evaluation.score import Pair, ensemble_moments
+from sciffusion.evaluation.spool import Spool
 
 __all__ = ["Cells", "Named"]
 
@@ -19,6 +22,7 @@ Named = Mapping[str, np.ndarray]
 class Cells:
     """``members`` (member, cell), ``truth`` and ``weights`` (cell,) of a block of ``shape``, whose axes ``reduced`` are
     summed over. ``index`` (cell,) has a number for every cell by its labels, whatever the blocks, for random ties.
+    With ``regions`` (cell,) one number is kept for each of them; ``size`` members make an ensemble that is complete.
     """
 
     members: np.ndarray
@@ -29,6 +33,24 @@ class Cells:
     index: np.ndarray
     backend: Backend = NUMPY
     extras: Mapping[str, np.ndarray] = field(default_factory=dict)
+    regions: np.ndarray | None = None
+    size: int = 0
+
+    @classmethod
+    def of_pair(cls, pair: Pair, weights: np.ndarray, regions: np.ndarray | None, size: int) -> "Cells":
+        """All cells of one case, those that are not valid without truth; members on disk stay there."""
+        members: Any = pair.members if isinstance(pair.members, Spool) else pair.members.reshape(len(pair.members), -1)
+        truth = np.where(pair.valid, pair.truth, np.nan).reshape(-1)
+        index = np.arange(truth.size, dtype=np.uint64) + scrambled(np.array([pair.seed], dtype=np.uint64))
+        where = None if regions is None else regions.reshape(-1)
+        return cls(
+            members, truth, weights.reshape(-1), truth.shape, (0,), index, pair.backend, regions=where, size=size
+        )
+
+    @property
+    def complete(self) -> int:
+        """How many members there are when none is missing."""
+        return self.size or len(self.members)
 
     @cached_property
     def moments(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -38,6 +60,8 @@ class Cells:
     @property
     def kept(self) -> tuple[int, ...]:
         """Sizes of the axes that are not summed over."""
+        if self.regions is not None:
+            return (int(self.regions.max()) + 1,)
         return tuple(n for axis, n in enumerate(self.shape) if axis not in self.reduced)
 
     def total(self, values: np.ndarray) -> np.ndarray:
@@ -45,6 +69,10 @@ class Cells:
         use = np.isfinite(values)
         weighted = np.where(use, values, 0.0) * self.weights
         extra = values.shape[:-1]
+        if self.regions is not None:
+            rows = weighted.reshape(-1, weighted.shape[-1])
+            sums = np.stack([np.bincount(self.regions, row, minlength=self.kept[0]) for row in rows], axis=1)
+            return sums.reshape(*self.kept, *extra)
         axes = tuple(len(extra) + axis for axis in self.reduced)
         sums = weighted.reshape(*extra, *self.shape).sum(axis=axes)
         return np.asarray(np.moveaxis(sums, range(len(extra)), range(-len(extra), 0)))
@@ -67,5 +95,7 @@ class Cells:
     @cached_property
     def _position(self) -> np.ndarray:
         """Index among the kept positions, of every cell."""
+        if self.regions is not None:
+            return self.regions
         place = np.arange(prod(self.kept)).reshape([1 if i in self.reduced else n for i, n in enumerate(self.shape)])
         return np.broadcast_to(place, self.shape).reshape(-1)

@@ -20,6 +20,7 @@ PAIR = ("system", "variable")
 SPREAD_BINS = 12
 RANK_TESTS = ("flat", "slope", "curvature")
 CLASSES = 80
+RANKS = "rank_histogram_ranks"
 
 
 def tables(results: Results) -> list[xr.Dataset]:
@@ -35,7 +36,7 @@ def tables(results: Results) -> list[xr.Dataset]:
 
 def _ranks(results: Results) -> xr.Dataset:
     tallies = [t for (sample, _, _), t in results.panel.tallies.items() if sample == results.sample]
-    bins = max(len(next(iter(t.by_case.values()))["ranks"]) for t in tallies)
+    bins = max(len(next(iter(t.by_case.values()))[RANKS]) for t in tallies)
     ds = xr.Dataset(coords={**results.coords, "rank": np.arange(bins)})
     text = "share of the truth in each rank over that of a flat histogram"
     values = results.table(partial(_histogram, results, bins), (bins,))
@@ -52,7 +53,7 @@ def _histogram(results: Results, size: int, system: str, field: str) -> np.ndarr
     tally = results.tally(system, field)
     if tally is None:
         return None
-    counts = tally.stacked("ranks").sum(axis=(0, 2))
+    counts = tally.stacked(RANKS).sum(axis=(0, 2))
     return _padded(_relative(counts), size)
 
 
@@ -68,7 +69,7 @@ def _padded(values: np.ndarray, size: int) -> np.ndarray:
 
 def _drawn_ranks(results: Results, system: str, field: str) -> np.ndarray | None:
     tally = results.tally(system, field)
-    drawn = None if tally is None else results.resampling[field].drawn(tally.stacked("ranks"))
+    drawn = None if tally is None else results.resampling[field].drawn(tally.stacked(RANKS))
     return None if drawn is None else _relative(drawn)
 
 
@@ -81,7 +82,7 @@ def _flatness(results: Results, system: str, field: str) -> np.ndarray | None:
     tally, drawn = results.tally(system, field), _drawn_ranks(results, system, field)
     if tally is None or drawn is None:
         return None
-    chance = flatness(_relative(tally.stacked("ranks").sum(axis=(0, 2))), drawn)
+    chance = flatness(_relative(tally.stacked(RANKS).sum(axis=(0, 2))), drawn)
     return np.array([chance[name] for name in RANK_TESTS])
 
 

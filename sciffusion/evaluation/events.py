@@ -1,8 +1,8 @@
 """Measures of events, values above a threshold: Brier score, ROC, reliability, and the PIT histogram.
 
-Scores of single forecasts and curves come from the library `scores`; what adds up over blocks and processes is kept
-here. An ensemble of m members gives m + 1 probabilities k/m, so the weight of events and of non-events per probability
-is all that ROC and reliability need, exactly. Cells with fewer members count at the nearest of the m + 1.
+Scores of single forecasts come from the library `scores`. An ensemble of m members gives m + 1 probabilities k/m, so
+the weight of events and of non-events per probability is all that ROC, reliability and the Brier score of a whole
+need, exactly. Cells with fewer members count at the nearest of the m + 1.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from sciffusion.evaluation.cells import Cells, Named
 from sciffusion.evaluation.measure import Measure, Units
 from sciffusion.evaluation.ranks import rank_counts
 
-__all__ = ["PIT", "ROC", "Brier", "Event", "ROCArea", "Reliability"]
+__all__ = ["PIT", "ROC", "Brier", "Event", "ProbabilityTable", "ROCArea", "Reliability", "brier_of_table"]
 
 
 @dataclass(frozen=True)
@@ -74,10 +74,12 @@ class ProbabilityTable(Event):
         return {"table": np.stack(tables, axis=-2).reshape(*cells.kept, len(tables), 2, -1)}
 
     def _table(self, cells: Cells, threshold: float) -> np.ndarray:
-        size = len(cells.members) + 1
+        size = cells.complete + 1
         beyond = np.greater if self.upper else np.less
-        m = np.isfinite(cells.members).sum(axis=0)
-        k = beyond(cells.members, threshold).sum(axis=0)
+        m, k = np.zeros(cells.truth.shape, int), np.zeros(cells.truth.shape, int)
+        for member in cells.members:
+            m += np.isfinite(member).reshape(-1)
+            k += beyond(member, threshold).reshape(-1)
         level = np.rint(k / np.maximum(m, 1) * (size - 1)).astype(int)
         category = np.where((m > 0) & np.isfinite(cells.truth), level + size * beyond(cells.truth, threshold), -1)
         return cells.counts(category, 2 * size)
@@ -85,7 +87,7 @@ class ProbabilityTable(Event):
 
 @dataclass(frozen=True)
 class ROC(ProbabilityTable):
-    """Relative operating characteristic by `scores`: hit rate against false alarm rate of every probability."""
+    """Relative operating characteristic: hit rate against false alarm rate of every probability."""
 
     title: ClassVar[str] = "relative operating characteristic"
 
@@ -96,8 +98,7 @@ class ROC(ProbabilityTable):
 
     def result(self, s: Named) -> np.ndarray:
         """Both rates (..., threshold, probability, 2)."""
-        found = _roc(s["table"])
-        return np.stack([found["POD"].values, found["POFD"].values], axis=-1)
+        return np.asarray(np.moveaxis(_rates(s["table"])[..., ::-1, :], -2, -1))
 
 
 @dataclass(frozen=True)
@@ -107,23 +108,25 @@ class ROCArea(ProbabilityTable):
     title: ClassVar[str] = "area under the relative operating characteristic"
 
     def result(self, s: Named) -> np.ndarray:
-        """The area (..., threshold)."""
-        return np.asarray(_roc(s["table"])["AUC"].values)
+        """The area (..., threshold), by trapezoids."""
+        alarms, hits = np.moveaxis(_rates(s["table"]), -2, 0)
+        area: np.ndarray = np.trapezoid(hits[..., ::-1], alarms[..., ::-1], axis=-1)
+        return area
 
 
-def _roc(table: np.ndarray) -> xr.Dataset:
-    """Curves of tables (..., 2, m + 1): every probability twice, with and without event, by weight."""
-    from scores.probability import roc_curve_data
+def _rates(table: np.ndarray) -> np.ndarray:
+    """Share of non-events and of events with at least each probability, and with more than 1, (..., 2, m + 2)."""
+    beyond = np.cumsum(table[..., ::-1], axis=-1)[..., ::-1]
+    return np.asarray(np.concatenate([beyond, 0 * beyond[..., :1]], axis=-1) / beyond[..., :1])
 
-    lead = [f"axis_{i}" for i in range(table.ndim - 2)]
-    size = table.shape[-1]
-    weights = xr.DataArray(table.reshape(*table.shape[:-2], -1), dims=(*lead, "case"))
-    steps = np.arange(size) / (size - 1)
-    forecast = xr.DataArray(np.concatenate([steps, steps]), dims="case") + 0 * weights
-    event = xr.DataArray(np.repeat([0.0, 1.0], size), dims="case") + 0 * weights
-    found = roc_curve_data(forecast, event, list(steps), reduce_dims=["case"], weights=weights)
-    curves: xr.Dataset = found.transpose(*lead, ...)
-    return curves
+
+def brier_of_table(table: np.ndarray) -> np.ndarray:
+    """Fair Brier score (...) of such tables (..., 2, m + 1): the mean of (k/m - o)^2 - k (m - k) / (m^2 (m - 1))."""
+    m = table.shape[-1] - 1
+    share = np.arange(m + 1) / m
+    unfair = share * (1 - share) / (m - 1) if m > 1 else 0.0
+    score = (share - np.arange(2.0)[:, None]) ** 2 - unfair
+    return np.asarray((table * score).sum(axis=(-2, -1)) / table.sum(axis=(-2, -1)))
 
 
 @dataclass(frozen=True)

@@ -255,10 +255,15 @@ def fractions_skill_score(
     reference: Data,
     thresholds: Levels,
     windows: Sequence[int] = (1, 3, 9),
+    *,
+    upper: bool = True,
     **settings: Unpack[Settings],
 ) -> Data:
-    """Fractions skill score of exceeding each threshold in windows of cells, dims ``threshold`` and ``window``."""
-    return score(whole_fields.FSS(_levels(thresholds), tuple(windows)), ensemble, reference, **settings)
+    """Fractions skill score of exceeding each threshold (falling below it if not ``upper``) in windows of cells.
+
+    Dims ``threshold`` and ``window``.
+    """
+    return score(whole_fields.FSS(_levels(thresholds), tuple(windows), upper), ensemble, reference, **settings)
 
 
 def skill_score(

@@ -2,13 +2,15 @@
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from itertools import product
 
 import numpy as np
 import xarray as xr
 
 from sciffusion.evaluation.domain import length_unit
 from sciffusion.evaluation.increments import NAMES, lags_of
-from sciffusion.evaluation.results import Results
+from sciffusion.evaluation.results import BOUNDS, Results
+from sciffusion.evaluation.tally import Tally
 
 __all__ = ["tables"]
 
@@ -33,21 +35,21 @@ def tables(results: Results) -> list[xr.Dataset]:
     ds = xr.Dataset(coords=coords)
     ds["lag_distance"] = (("axis", "lag"), distance, {"long_name": "distance along the axis, in lag_units"})
     ds["lag_units"] = (("axis",), list(units))
-    for name, text in TEXTS.items():
-        members = results.table(partial(_of, results, name, "members"), (grid.rank, len(lags)))
-        truth = results.table(partial(_of, results, name, "truth"), (grid.rank, len(lags)), results.systems[:1])[0]
-        ds[f"{name}_members"] = (("system", "variable", "axis", "lag"), members, {"long_name": f"{text}; members"})
-        ds[f"{name}_truth"] = (("variable", "axis", "lag"), truth, {"long_name": f"{text}; truth"})
-    return [ds]
+    shape = (grid.rank, len(lags))
+    for (name, text), (who, systems) in product(TEXTS.items(), (("members", results.systems), ("truth", None))):
+        rows, read = systems or results.systems[:1], partial(_sums, who)
+        values = results.table(partial(results.of_all, FORMULAS[name], read), shape, rows)
+        ends = results.table(partial(results.of_cases, FORMULAS[name], read), (*shape, 2), rows)
+        dims = ("system",) * bool(systems) + ("variable", "axis", "lag")
+        whole = slice(None) if systems else 0
+        ds[f"{name}_{who}"] = (dims, values[whole], {"long_name": f"{text}; {who}"})
+        words = f"95 % interval of {name}_{who}, by resampling cases"
+        ds[f"{name}_{who}_interval"] = ((*dims, "bound"), ends[whole], {"long_name": words})
+    return [ds.assign_coords(bound=BOUNDS)]
 
 
-def _of(results: Results, name: str, who: str, system: str, field: str) -> np.ndarray | None:
-    tally = results.tally(system, field)
-    if tally is None or f"lag_weight_{who}" not in tally.total:
-        return None
-    s = {part: tally.total[f"lag_{part}_{who}"] for part in NAMES}
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.asarray(FORMULAS[name](s))
+def _sums(who: str, tally: Tally) -> dict[str, np.ndarray]:
+    return {part: tally.stacked(f"lag_{part}_{who}") for part in NAMES}
 
 
 def _correlation(s: Named) -> np.ndarray:

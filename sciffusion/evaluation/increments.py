@@ -53,7 +53,7 @@ class Increments:
         members = [self._of(member, area) for member in islice(pair.members, MEMBERS)]
         found = {"truth": self._of(pair.truth, area), "members": np.mean(members, axis=0)}
         named = {who: dict(zip(NAMES, rows, strict=True)) for who, rows in found.items()}
-        return Sums(total={f"lag_{name}_{who}": row for who, rows in named.items() for name, row in rows.items()})
+        return Sums(by_case={f"lag_{name}_{who}": row for who, rows in named.items() for name, row in rows.items()})
 
     def _of(self, field: np.ndarray, area: np.ndarray) -> np.ndarray:
         """Sums (name, axis, lag) of one field."""

@@ -1,102 +1,118 @@
-"""Reliability, ROC, Brier and fractions skill scores of two rare events."""
+"""Reliability, ROC, Brier and fractions skill scores of two rare events, with intervals by resampling cases."""
 
-from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import xarray as xr
 
-from sciffusion.evaluation.events import ROC, Reliability, ROCArea
-from sciffusion.evaluation.occurrence import EVENTS, WINDOWS
-from sciffusion.evaluation.results import Results
+from sciffusion.evaluation.bootstrap import LEAST_BLOCKS
+from sciffusion.evaluation.cells import Named
+from sciffusion.evaluation.events import ROC, Reliability, ROCArea, brier_of_table
+from sciffusion.evaluation.occurrence import EVENTS, WINDOWS, event_fractions, event_tables
+from sciffusion.evaluation.results import BOUNDS, Metric, Read, Results
 from sciffusion.evaluation.tally import Tally
+from sciffusion.evaluation.whole_fields import FSS
 
 __all__ = ["tables"]
 
-Read = Callable[[Tally], np.ndarray]
-PAIR = ("system", "variable")
+DIMS = ("system", "variable", "event")
 LEAST = 1e-6  # share of the area in which an event has to happen
 
 
+class Number(NamedTuple):
+    """What it is in words, how it follows from which sums, and its dim besides the event."""
+
+    text: str
+    metric: Metric
+    read: Read = event_tables
+    dim: str | None = None
+
+
+def _part(measure: Reliability | ROC, part: int, s: Named) -> np.ndarray:
+    """One of the numbers of a measure at the probabilities k / m."""
+    found = measure.result(s)
+    return np.asarray(found[..., : s["table"].shape[-1], part])
+
+
+CURVE = "level_of_forecast"
+NUMBERS = {
+    "observed_frequency": Number(
+        "frequency of the event when it had that probability", partial(_part, Reliability(), 0), dim=CURVE
+    ),
+    "isotonic_frequency": Number("the same by isotonic regression (CORP)", partial(_part, Reliability(), 1), dim=CURVE),
+    "forecast_share": Number("share of the area with that probability", partial(_part, Reliability(), 2), dim=CURVE),
+    "hit_rate": Number(
+        "share of the events that were forecast with at least that probability", partial(_part, ROC(), 0), dim=CURVE
+    ),
+    "false_alarm_rate": Number(
+        "share of the non-events that were forecast with at least that probability", partial(_part, ROC(), 1), dim=CURVE
+    ),
+    "roc_area": Number(ROCArea.title, ROCArea().result),
+    "event_brier": Number("fair Brier score of the event", lambda s: brier_of_table(s["table"])),
+    "fractions_skill": Number(
+        "fractions skill score of the event in windows of cells", FSS().result, event_fractions, "window"
+    ),
+}
+
+
 def tables(results: Results) -> list[xr.Dataset]:
-    """Curves by forecast probability, numbers by event and window."""
-    most = max((t.total["event_table"].shape[-1] for t in _tallies(results)), default=0)
+    """Curves by forecast probability, numbers by event and window, each with its interval."""
+    found = (tally for key, tally in results.panel.tallies.items() if key[0] == results.sample)
+    most = max((event_tables(tally)["table"].shape[-1] for tally in found), default=0)
     if not most:
         return []
-    coords = {**results.coords, "event": list(EVENTS), "window": list(WINDOWS)}
-    ds = xr.Dataset(coords=coords)
-    curves: dict[str, tuple[Read, str]] = {
-        "forecast_probability": (_probability, "probability of the event in the ensemble"),
-        "observed_frequency": (partial(_reliability, 0), "frequency of the event when it had that probability"),
-        "isotonic_frequency": (partial(_reliability, 1), "the same by isotonic regression (CORP)"),
-        "forecast_share": (partial(_reliability, 2), "share of the area with that probability"),
-        "hit_rate": (partial(_roc, 0), "share of the events that were forecast with at least that probability"),
-        "false_alarm_rate": (partial(_roc, 1), "share of the non-events that were"),
-    }
-    for name, (read, text) in curves.items():
-        values = results.table(partial(_padded, results, read, most), (len(EVENTS), most))
-        ds[name] = ((*PAIR, "event", "level_of_forecast"), values, {"long_name": text, "units": "1"})
-    area = results.table(partial(_cell, results, _area), (len(EVENTS),))
-    ds["roc_area"] = ((*PAIR, "event"), area, {"long_name": ROCArea.title, "units": "1"})
-    skill = results.table(partial(_cell, results, _fss), (len(EVENTS), len(WINDOWS)))
-    text = "fractions skill score of the event in windows of cells"
-    ds["fractions_skill"] = ((*PAIR, "event", "window"), skill, {"long_name": text, "units": "1"})
+    ds = xr.Dataset(coords={**results.coords, "event": list(EVENTS), "window": list(WINDOWS), "bound": BOUNDS})
+    levels = results.table(partial(_levels, results, most), (len(EVENTS), most))
+    words = {"long_name": "probability of the event in the ensemble", "units": "1"}
+    ds["forecast_probability"] = ((*DIMS, CURVE), levels, words)
+    sizes = {CURVE: most, "window": len(WINDOWS)}
+    for name, one in NUMBERS.items():
+        own = () if one.dim is None else (one.dim,)
+        shape = (len(EVENTS), *(sizes[dim] for dim in own))
+        values = results.table(partial(_value, results, one, shape), shape)
+        ends = results.table(partial(_interval, results, one, (*shape, 2)), (*shape, 2))
+        ds[name] = ((*DIMS, *own), values, {"long_name": one.text, "units": "1"})
+        text = f"95 % interval of {name}, by resampling cases; withheld when under ten cases carry the event"
+        ds[f"{name}_interval"] = ((*DIMS, *own, "bound"), ends, {"long_name": text, "units": "1"})
     return [ds]
 
 
-def _tallies(results: Results) -> list[Tally]:
-    found = (t for key, t in results.panel.tallies.items() if key[0] == results.sample)
-    return [tally for tally in found if "event_table" in tally.total]
-
-
-def _cell(results: Results, read: Read, system: str, field: str) -> np.ndarray | None:
+def _levels(results: Results, most: int, system: str, field: str) -> np.ndarray | None:
     tally = results.tally(system, field)
-    if tally is None or "event_table" not in tally.total:
+    if tally is None:
         return None
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return read(tally)
+    size = event_tables(tally)["table"].shape[-1]
+    return _padded(np.tile(np.arange(size) / (size - 1), (len(EVENTS), 1)), (len(EVENTS), most))
 
 
-def _padded(results: Results, read: Read, size: int, system: str, field: str) -> np.ndarray | None:
-    """(event, size): systems of fewer members have NaN at the end."""
-    found = _cell(results, read, system, field)
-    return None if found is None else np.pad(found, ((0, 0), (0, size - found.shape[1])), constant_values=np.nan)
+def _value(results: Results, one: Number, shape: tuple[int, ...], system: str, field: str) -> np.ndarray | None:
+    tally, found = results.tally(system, field), results.of_all(one.metric, one.read, system, field)
+    if tally is None or found is None:
+        return None
+    happened, area = _happened(tally), event_tables(tally)["table"].sum()
+    return _padded(_only(happened.sum(axis=0) > LEAST * area / len(EVENTS), found), shape)
 
 
-def _table(tally: Tally) -> np.ndarray:
-    """The counts (event, 2, m + 1), without events that hardly happen, of which there is nothing to say."""
-    table = tally.total["event_table"].astype(np.float64)
-    rare = table[:, 1].sum(axis=-1) <= LEAST * table.sum(axis=(1, 2))
-    return np.where(rare[:, None, None], np.nan, table)
+def _interval(results: Results, one: Number, shape: tuple[int, ...], system: str, field: str) -> np.ndarray | None:
+    tally, found = results.tally(system, field), results.of_cases(one.metric, one.read, system, field)
+    if tally is None or found is None:
+        return None
+    blocks = [results.resampling[field].effective_blocks(event[:, None]) for event in _happened(tally).T]
+    return _padded(_only(np.array(blocks) >= LEAST_BLOCKS, found), shape)
 
 
-def _known(tally: Tally, measure: Reliability | ROC | ROCArea) -> np.ndarray:
-    """``measure`` of the events that happened, NaN of the others."""
-    table = _table(tally)
-    happened = np.isfinite(table).all(axis=(1, 2))
-    found = np.asarray(measure.result({"table": table[happened]}))
-    filled = np.full((len(table), *found.shape[1:]), np.nan)
-    filled[happened] = found
-    return filled
+def _happened(tally: Tally) -> np.ndarray:
+    """Area of the events (case, event)."""
+    return np.asarray(event_tables(tally)["table"][:, :, 1].sum(axis=-1))
 
 
-def _probability(tally: Tally) -> np.ndarray:
-    size = tally.total["event_table"].shape[-1]
-    return np.tile(np.arange(size) / (size - 1), (len(EVENTS), 1))
+def _only(events: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """``values`` (event, ...) of these ``events`` (event,), NaN of the others."""
+    return np.where(events.reshape(-1, *[1] * (values.ndim - 1)), values, np.nan)
 
 
-def _reliability(part: int, tally: Tally) -> np.ndarray:
-    return np.asarray(_known(tally, Reliability())[..., part])
-
-
-def _roc(part: int, tally: Tally) -> np.ndarray:
-    """Rates of probabilities k / m and above."""
-    return np.asarray(_known(tally, ROC())[..., :-1, part])
-
-
-def _area(tally: Tally) -> np.ndarray:
-    return _known(tally, ROCArea())
-
-
-def _fss(tally: Tally) -> np.ndarray:
-    return np.asarray(1 - tally.total["fss_difference"] / tally.total["fss_squares"])
+def _padded(values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """NaN for the probabilities that a smaller ensemble has not."""
+    gaps = [(0, size - n) for size, n in zip(shape, values.shape, strict=True)]
+    return np.pad(values, gaps, constant_values=np.nan)

@@ -20,15 +20,16 @@ from sciffusion.evaluation.exceedance import QUANTILES, Exceedance, thresholds
 from sciffusion.evaluation.extent import Extent
 from sciffusion.evaluation.increments import Increments
 from sciffusion.evaluation.layout import Case, Field
+from sciffusion.evaluation.measured import OfCells
 from sciffusion.evaluation.multivariate import Multivariate
 from sciffusion.evaluation.neighbours import Neighbours
-from sciffusion.evaluation.occurrence import EVENTS, Occurrence
+from sciffusion.evaluation.occurrence import EVENTS, occurrence
 from sciffusion.evaluation.pointwise import Pointwise
 from sciffusion.evaluation.prerank import Extremes
-from sciffusion.evaluation.ranks import RankHistogram
 from sciffusion.evaluation.samples import Samples, related
 from sciffusion.evaluation.score import Pair, Score
 from sciffusion.evaluation.seams import Seams
+from sciffusion.evaluation.single_cells import Ranks
 from sciffusion.evaluation.source import Source
 from sciffusion.evaluation.spectral import Spectral
 from sciffusion.evaluation.spool import Members
@@ -71,10 +72,10 @@ class Marks(NamedTuple):
 class Panel:
     """Sums of all scores per sample ("held-out", "IN-SAMPLE", ...), system and field.
 
-    The first of ``systems`` is the ensemble judged, the others are what it is compared with. ``memory`` holds the
-    training data of the fields that have some. ``marks`` holds what every field's counts are counted by, fixed before
-    the first case so that tallies of processes merge. Members that take more than ``budget`` bytes are kept on disk
-    while their case is judged. ``brief``: only what the verdict is made of.
+    The first of ``systems`` is the ensemble judged, the others are what it is compared with. ``memorisation`` holds
+    the training data of the fields that have some. ``marks`` holds what every field's counts are counted by, fixed
+    before the first case so that tallies of processes merge. Members that take more than ``budget`` bytes are kept on
+    disk while their case is judged. ``brief``: only what the verdict is made of.
     """
 
     systems: dict[str, Source]
@@ -82,7 +83,7 @@ class Panel:
     domain: Domain
     coarse: Coarse | None = None
     estimator: Estimator = "fair"
-    memory: dict[str, Memorisation] = field(default_factory=dict)
+    memorisation: dict[str, Memorisation] = field(default_factory=dict)
     backend: Backend = NUMPY
     budget: int | None = None
     brief: bool = False
@@ -226,7 +227,7 @@ class Panel:
             Copies(),
             Extremes(),
             Sketch(weights),
-            *([self.memory[label]] if label in self.memory else []),
+            *([self.memorisation[label]] if label in self.memorisation else []),
         ]
         return needed if self.brief else needed + self._others(label, members)
 
@@ -235,12 +236,12 @@ class Panel:
         weights, regions, marks = self.domain.weights, self.domain.regions, self.marks[label]
         wraps = tuple(self.domain.grid.periodic)
         return [
-            RankHistogram(weights, regions, members),
+            OfCells("rank_histogram", Ranks(), weights, members, regions),
             BinnedSpread(weights, marks.scale),
             Distribution(weights, marks.centre, marks.scale),
             Multivariate(weights, wraps, self.estimator),
             Increments(weights, wraps, marks.centre, marks.thresholds[EXTREME]),
-            Occurrence(weights, wraps, tuple(marks.thresholds[QUANTILES.index(q)] for q in EVENTS), members),
+            *occurrence(weights, wraps, [marks.thresholds[QUANTILES.index(q)] for q in EVENTS], members),
             Samples(weights),
             Extent(weights),
         ]

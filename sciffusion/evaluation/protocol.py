@@ -21,7 +21,7 @@ from sciffusion.evaluation.panel import Coarse, Panel, Progress
 from sciffusion.evaluation.results import Results
 from sciffusion.evaluation.source import Source
 from sciffusion.evaluation.state import load, save
-from sciffusion.evaluation.training_fields import memories
+from sciffusion.evaluation.training_fields import memorisation
 from sciffusion.fields.coarsen import conservative
 from sciffusion.fields.grid import Grid
 
@@ -117,7 +117,7 @@ def evaluate(
     systems = {name: Source.of(name, ds, layout, cells).in_units_of(reference) for name, ds in named.items()}
     truth = Source.of("the reference", reference, layout, cells, deterministic=True)
     fields, cases = layout.fields(first, chosen), layout.case_list(first)
-    given, known = _coarse(coarse, layout, cells, reference), memories(training, layout, cells, fields, reference)
+    given, known = _coarse(coarse, layout, cells, reference), memorisation(training, layout, cells, fields, reference)
     panel = Panel(systems, truth, Domain.of(cells, window), given, estimator, known, engine, budget, brief)
     sample = sampler_of(first, training, layout)
     panel.fix_marks(fields, cases)

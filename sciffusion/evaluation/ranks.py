@@ -11,35 +11,11 @@ import numpy as np
 
 from sciffusion.evaluation.backend import NUMPY, Array, Backend
 from sciffusion.evaluation.crps import cell_blocks
-from sciffusion.evaluation.score import Pair
 from sciffusion.evaluation.spool import Members, columns
-from sciffusion.evaluation.tally import Sums
 
-__all__ = ["MOST_BINS", "RankHistogram", "flatness", "rank_bins", "rank_counts", "scrambled", "uniform"]
+__all__ = ["MOST_BINS", "flatness", "rank_bins", "rank_counts", "scrambled", "uniform"]
 
-MOST_BINS = 101
-
-
-@dataclass(frozen=True)
-class RankHistogram:
-    """Area of each rank per region. More than 100 members share ``MOST_BINS`` bins."""
-
-    weights: np.ndarray
-    regions: np.ndarray
-    members: int
-
-    @property
-    def bins(self) -> int:
-        """One more than there are members, up to ``MOST_BINS``."""
-        return min(self.members + 1, MOST_BINS)
-
-    def measure(self, pair: Pair) -> Sums:
-        """Sums (bin, region) of the area of cells."""
-        valid, regions = pair.valid.reshape(-1), int(self.regions.max()) + 1
-        column = rank_bins(pair.members, pair.truth.reshape(-1), self.bins, pair.seed, backend=pair.backend)
-        index = (column * regions + self.regions.reshape(-1))[valid]
-        area = np.bincount(index, self.weights.reshape(-1)[valid], minlength=self.bins * regions)
-        return Sums(by_case={"ranks": area.reshape(self.bins, regions)})
+MOST_BINS = 101  # that the ranks of larger ensembles share
 
 
 def rank_bins(

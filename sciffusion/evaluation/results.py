@@ -104,6 +104,14 @@ class Results:
         sums = self.sums(system, field)
         return None if sums is None else self.resampling[field].interval(metric, sums)
 
+    def of_all(self, metric: Metric, read: Read, system: str, field: str) -> np.ndarray | None:
+        """A metric (*own) of all cases together, of sums per case (case, *own)."""
+        tally = self.tally(system, field)
+        if tally is None:
+            return None
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return metric({name: value.sum(axis=0) for name, value in read(tally).items()})
+
     def of_cases(self, metric: Metric, read: Read, system: str, field: str) -> np.ndarray | None:
         """Interval (*own, 2) of a metric of sums per case (case, *own), None when cases cannot be resampled."""
         tally = self.tally(system, field)

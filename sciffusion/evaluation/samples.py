@@ -16,7 +16,7 @@ import numpy as np
 from sciffusion.evaluation.score import Pair
 from sciffusion.evaluation.tally import Sums
 
-__all__ = ["CELLS", "MEMBERS", "Samples", "related", "sampled_cells"]
+__all__ = ["CELLS", "MEMBERS", "NAMES", "Samples", "related", "sampled_cells"]
 
 CELLS = 4096
 MEMBERS = 4
@@ -61,7 +61,7 @@ def related(found: Found, thresholds: Mapping[str, float]) -> None:
             if one is not None:
                 rows = [_pair(samples, label, other, thresholds) for other in found]
                 for who, columns in zip(("members", "truth"), np.moveaxis(np.array(rows), 0, -1), strict=True):
-                    one.total.update({f"relation_{n}_{who}": c for n, c in zip(NAMES, columns, strict=True)})
+                    one.by_case.update({f"relation_{n}_{who}": c for n, c in zip(NAMES, columns, strict=True)})
 
 
 def _pair(

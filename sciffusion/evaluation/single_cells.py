@@ -266,7 +266,7 @@ class Ranks(Measure):
 
     def sums(self, cells: Cells) -> dict[str, np.ndarray]:
         """Weight per rank."""
-        bins = min(len(cells.members) + 1, MOST_BINS)
+        bins = min(cells.complete + 1, MOST_BINS)
         rank = rank_bins(cells.members, cells.truth, bins, self.seed, cells.index, cells.backend)
         return {"ranks": cells.counts(rank, bins)}
 

@@ -10,14 +10,14 @@ from sciffusion.evaluation.layout import Field, Layout
 from sciffusion.evaluation.source import Source
 from sciffusion.fields.grid import Grid
 
-__all__ = ["memories"]
+__all__ = ["memorisation"]
 
 CELLS = 1024  # of a training field that are kept, in single precision
 AT_ONCE = 1 << 22  # values that are read at a time
 MOST = 50_000  # training fields that are kept, evenly spaced: 200 MB
 
 
-def memories(
+def memorisation(
     training: xr.Dataset | None, layout: Layout, grid: Grid, fields: Sequence[Field], reference: xr.Dataset
 ) -> dict[str, Memorisation]:
     """What members are compared with, by field; nothing for fields that the training data do not hold on this grid."""
@@ -28,11 +28,11 @@ def memories(
     if not held:
         return {}
     source = Source.of("the training data", renamed, layout, grid, deterministic=True).in_units_of(reference)
-    found = {one.label: _memory(source, grid, one) for one in held}
-    return {label: memory for label, memory in found.items() if memory.fields.size}
+    found = {one.label: _of(source, grid, one) for one in held}
+    return {label: score for label, score in found.items() if score.fields.size}
 
 
-def _memory(source: Source, grid: Grid, one: Field) -> Memorisation:
+def _of(source: Source, grid: Grid, one: Field) -> Memorisation:
     """Every dim of the training data that is neither the grid's nor a level is a case; read a few at a time."""
     array = source.ds[one.variable].sel({dim: value for dim, value in one.level.items() if dim in source.ds.dims})
     lead = [str(dim) for dim in array.dims if dim not in grid.dims] or ["case"]

@@ -88,7 +88,7 @@ class PooledCRPS(FieldMeasure):
 
 @dataclass(frozen=True)
 class FSS(FieldMeasure):
-    """Fractions skill score of the ensemble's probability of exceeding ``thresholds`` in ``windows`` of cells.
+    """Fractions skill score of values above (``upper``) or below ``thresholds`` in ``windows`` of cells.
 
     Roberts & Lean 2008, doi:10.1175/2007MWR2123.1, with the ensemble's fractions (Schwartz et al. 2010,
     doi:10.1175/2009WAF2222267.1). Windows lie inside the domain, or wrap around; those with a masked cell are left out.
@@ -98,6 +98,7 @@ class FSS(FieldMeasure):
     units: ClassVar[Units] = "1"
     thresholds: tuple[float, ...] = ()
     windows: tuple[int, ...] = (1, 3, 9)
+    upper: bool = True
 
     def coords(self, members: int) -> dict[str, Any]:
         """Thresholds and cells along each side of a window."""
@@ -107,13 +108,13 @@ class FSS(FieldMeasure):
         """Sums over windows of the squared difference of fractions, and of their squares."""
         fitting = [min(window, *weights.shape) == window for window in self.windows]
         found = np.zeros((2, len(self.thresholds), len(self.windows)))
+        beyond = np.greater if self.upper else np.less
         for i, threshold in enumerate(self.thresholds):
-            forecast = np.zeros(pair.truth.shape)
+            forecast, event = np.zeros(pair.truth.shape), beyond(pair.truth, threshold)
             for member in pair.members:
-                forecast += (member > threshold) / len(pair.members)
+                forecast += beyond(member, threshold) / len(pair.members)
             for j, window in enumerate(self.windows):
                 if fitting[j]:
-                    event = pair.truth > threshold
                     found[:, i, j] = squared_fractions(forecast, event, pair.complete, weights, window, periodic)
         return {"difference": found[0], "squares": found[1]}
 

@@ -6,8 +6,9 @@ from scipy import stats
 
 from sciffusion.evaluation.distributions import LEVELS, Distribution, kolmogorov_smirnov, wasserstein
 from sciffusion.evaluation.exceedance import Exceedance, ratio, thresholds
-from sciffusion.evaluation.ranks import RankHistogram
+from sciffusion.evaluation.measured import OfCells
 from sciffusion.evaluation.score import Pair
+from sciffusion.evaluation.single_cells import Ranks
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +57,6 @@ def test_many_ties_keep_the_rank_histogram_of_a_perfect_ensemble_flat():
     generator = np.random.default_rng(2)
     draws = np.maximum(generator.normal(size=(8, 300, 300)), 0.5)  # 69 % of the cells are equal
     one = np.ones((300, 300))
-    found = RankHistogram(one, np.zeros(one.shape, int), 7).measure(Pair.of(draws[1:], draws[0], seed=1)).by_case
-    shares = found["ranks"][:, 0] / one.size
+    found = OfCells("ties", Ranks(), one, 7).measure(Pair.of(draws[1:], draws[0], seed=1)).by_case
+    shares = found["ties_ranks"] / one.size
     np.testing.assert_allclose(shares, 1 / 8, atol=5 * np.sqrt(1 / 8 / one.size))

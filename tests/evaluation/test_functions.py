@@ -13,6 +13,7 @@ from scipy.stats import norm
 
 from sciffusion import evaluation as ev
 from sciffusion.errors import SciffusionError
+from sciffusion.evaluation.events import ProbabilityTable, brier_of_table
 from sciffusion.evaluation.single_cells import CRPS, ErrorOfMean
 from sciffusion.evaluation.whole_fields import Energy
 
@@ -84,6 +85,8 @@ def test_brier_roc_pit_agree_with_scores(data):
         ensemble, truth, "member", thresholds, weights=area(truth), event_threshold_operator=operator.gt
     )
     np.testing.assert_allclose(ev.brier_score(ensemble, truth, thresholds), library, **TIGHT)
+    table = ev.accumulate(ProbabilityTable(tuple(thresholds)), ensemble, truth).sums["table"].sum("time")
+    np.testing.assert_allclose(brier_of_table(table.values), library, **TIGHT)
     probability, event = (ensemble > 282.0).mean("member"), (truth > 282.0) * 1.0
     curve = scores.probability.roc_curve_data(
         probability, event, [k / MEMBERS for k in range(MEMBERS + 1)], weights=area(truth) * xr.ones_like(truth)

@@ -10,6 +10,10 @@ from sciffusion.evaluation.bootstrap import Resampling, bounds
 HELD = (
     *("crps", "mae", "rmse", "bias", "spread", "spread_skill", "crps_ratio", "crps_skill", "crps_by_region"),
     *("energy_score", "energy_score_ratio", "variogram_score", "variogram_score_ratio", "pooled_crps"),
+    *("roc_area", "event_brier", "fractions_skill", "hit_rate", "false_alarm_rate", "forecast_share"),
+    *("observed_frequency", "isotonic_frequency", "structure_function_members", "structure_function_truth"),
+    *("autocorrelation_members", "flatness_members", "joint_extremes_truth"),
+    *("variables_correlation_members", "variables_joint_extremes_truth"),
     *("pooled_crps_ratio", "rank_histogram", "spread_in_bin", "rmse_in_bin", "coarse_rms", "coarse_bias"),
 )
 OF_CASES = ("energy_score", "pooled_crps", "spread_in_bin", "coarse_rms", "crps_by_region")
@@ -20,8 +24,9 @@ def data():
     draws = np.random.default_rng(0).normal(size=(7, 30, 12, 12))
     coords = {"time": np.arange(30.0), "y": np.arange(12.0), "x": np.arange(12.0)}
     dims = ("time", "y", "x")
-    truth = xr.Dataset({"a": (dims, draws[0])}, coords)
-    ensemble = xr.Dataset({"a": (("member", *dims), draws[1:])}, coords)
+    other = draws + np.random.default_rng(1).normal(size=draws.shape)
+    truth = xr.Dataset({"a": (dims, draws[0]), "b": (dims, other[0])}, coords)
+    ensemble = xr.Dataset({"a": (("member", *dims), draws[1:]), "b": (("member", *dims), other[1:])}, coords)
     return ensemble, truth, truth.coarsen(y=2, x=2).mean()
 
 

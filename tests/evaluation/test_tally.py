@@ -6,7 +6,7 @@ import xarray as xr
 
 from sciffusion.errors import SciffusionError
 from sciffusion.evaluation import evaluate
-from sciffusion.evaluation.ranks import RankHistogram
+from sciffusion.evaluation.single_cells import Ranks
 from sciffusion.evaluation.tally import Sums, Tally
 
 
@@ -68,15 +68,15 @@ def test_an_interrupted_evaluation_goes_on_from_its_state(data, tmp_path):
 
 def test_an_interruption_within_a_case_leaves_no_half_case(data, tmp_path, monkeypatch):
     ensemble, truth = data
-    measure, calls = RankHistogram.measure, []
+    sums, calls = Ranks.sums, []
 
-    def interrupted(self, pair):
-        calls.append(pair)
+    def interrupted(self, cells):
+        calls.append(cells)
         if len(calls) == 4:  # the second variable of the second case
             raise KeyboardInterrupt
-        return measure(self, pair)
+        return sums(self, cells)
 
-    monkeypatch.setattr(RankHistogram, "measure", interrupted)
+    monkeypatch.setattr(Ranks, "sums", interrupted)
     with pytest.raises(KeyboardInterrupt):
         evaluate(ensemble, truth, state=tmp_path / "state.npz")
     resumed = evaluate(ensemble, truth, state=tmp_path / "state.npz")

@@ -59,6 +59,8 @@ def _curves(axes: Axes, one: xr.Dataset, name: str) -> None:
     for system in known_systems(one, f"{name}_members")[::-1]:
         axes.plot(distance, one[f"{name}_members"].sel(system=system), label=system, **style(one, system))
     axes.plot(distance, one[f"{name}_truth"], color=INK, lw=1.2, label="truth")
+    ends = one[f"{name}_truth_interval"]
+    axes.fill_between(distance, *ends.transpose("bound", ...), color=INK, alpha=0.13, lw=0)
 
 
 def _distances(axes: Axes, one: xr.Dataset) -> None:
@@ -82,6 +84,8 @@ def variables(one: xr.Dataset) -> list[Drawing]:
             shift = 0.12 * (index - (len(systems) - 1) / 2)
             look = {**style(one, system, 6), "ls": ""}
             axes.plot(place + shift, here[f"{name}_members"].sel(system=system), label=system, **look)
+            ends = here[f"{name}_members_interval"].sel(system=system).transpose("bound", ...)
+            axes.vlines(place + shift, *ends, color=look["color"], lw=1.2)
         axes.axhline(0, color=INK, lw=0.8)
         axes.set_ylabel(words)
     upper.set_title(f"{one['variable'].item()} with other variables")

@@ -111,7 +111,7 @@ CALIBRATION = (
         "reliability",
         events.reliability,
         "An event that the ensemble gives 30 % should happen in 30 % of such cases: marks on the dashed line. Flatter "
-        "is overconfident.",
+        "is overconfident. Bars: 95 % intervals.",
         ("observed_frequency", "roc_area"),
         EVENTS,
     ),
@@ -168,21 +168,23 @@ DEPENDENCE = (
         "increments",
         dependence.increments,
         "Members should lie on the truth. Above: the mean square difference of two cells (structure function); too "
-        "high at short distances is noise, too low is blur. Below: their correlation.",
+        "high at short distances is noise, too low is blur. Below: their correlation. Grey: 95 % interval of the "
+        "truth.",
         ("structure_function_truth",),
     ),
     Plot(
         "intermittency",
         dependence.intermittency,
         "Above: 3 where increments are Gaussian, more where fronts and eddies make rare large jumps. Below: the chance "
-        "that a cell is extreme if one so far away is.",
+        "that a cell is extreme if one so far away is. Grey: 95 % interval of the truth.",
         ("flatness_truth",),
     ),
     Plot(
         "variables",
         dependence.variables,
         "Above: correlation of two variables at the same place, in what the ensemble leaves open (departures from its "
-        "mean). Below: the chance that one is extreme if the other is. Marks should lie on the bars of the truth.",
+        "mean). Below: the chance that one is extreme if the other is. Marks should lie on the truth's. Bars: 95 % "
+        "intervals.",
         ("variables_correlation_members",),
         "it needs two or more variables, and two or more members",
     ),
@@ -198,7 +200,8 @@ POOLED = (
     Plot(
         "fractions_skill",
         events.fractions,
-        "Whether the right share of a neighbourhood is extreme, for ever larger neighbourhoods. 1 is perfect.",
+        "Whether the right share of a neighbourhood is extreme, for ever larger neighbourhoods. 1 is perfect. Bars: "
+        "95 % intervals.",
         ("fractions_skill", "roc_area"),
         "the events did not happen",
     ),
