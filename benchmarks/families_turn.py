@@ -1,7 +1,6 @@
 """Callbacks of a row's training: its turn on a device that rows share, its data at hand, a loss that is finite."""
 
 import fcntl
-import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -9,9 +8,12 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
+from sciffusion.datasets.resident import Resident
+
 __all__ = ["Finite", "Turn", "Warm"]
 
 CHECKED = 200  # steps between looks at the loss
+READ = 64  # cases at once
 
 
 class Turn(pl.Callback):
@@ -51,26 +53,15 @@ class Turn(pl.Callback):
 
 
 class Warm(pl.Callback):
-    """Reads all training cases while the first step compiles; a row does not train before they are there."""
+    """Brings all training cases to the device before the first step, where they are to be kept there."""
 
-    def on_fit_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """Begin to read."""
-        cases = trainer.datamodule.training  # type: ignore[attr-defined]
-        self._thread = threading.Thread(target=_read, args=(cases,), daemon=True)
-        self._thread.start()
-
-    def on_train_batch_end(self, *_: Any) -> None:
-        """Wait for what is left."""
-        self._thread.join()
-
-
-def _read(cases: Any) -> None:
-    if not cases.cached:
-        return
-    for data in (cases.data.target, *cases.data.conditions.values()):
-        data.load()
-    for number in range(len(cases)):
-        cases[number]
+    def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Read."""
+        batches = trainer.train_dataloader
+        if isinstance(batches, Resident):
+            draws = [batches.cases.space.plain(number) for number in range(len(batches.cases))]
+            for first in range(0, len(draws), READ):
+                batches.batch(draws[first : first + READ])
 
 
 class Finite(pl.Callback):

@@ -7,7 +7,7 @@ same noise, dropout and data, so its weights are bitwise those of an undisturbed
 import math
 import time
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytorch_lightning as pl
@@ -27,8 +27,11 @@ __all__ = ["StageModule", "seed_step"]
 class StageModule(pl.LightningModule):
     """A stage in training, and its exponential moving average, which is what is validated and kept.
 
-    Subclasses give `loss` and `validation_losses`. Earlier stages of the chain are used as they are.
+    Subclasses give `loss` and `validation_losses`. Earlier stages of the chain are used as they are. ``steady`` says
+    that every step calls the networks with as many samples: others would be compiled anew at each size.
     """
+
+    steady: ClassVar[bool] = True
 
     def __init__(self, stage: NetworkStage, settings: config.TrainSettings) -> None:
         super().__init__()
@@ -112,7 +115,7 @@ class StageModule(pl.LightningModule):
         """Train mode, on windows, compiled if asked for; earlier stages fixed and on the device."""
         for stage in self.stage.earlier.values():
             stage.to(self.device).eval().requires_grad_(False)
-        if self.settings.compile:
+        if self.settings.compile and self.steady:
             for network in self.stage.networks():
                 network.compile(dynamic=False)  # in place: parameters keep their names
         self.train()

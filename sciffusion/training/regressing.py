@@ -1,6 +1,6 @@
 """Training a regression stage: mean square error, the cases of each half by its own network."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -15,6 +15,7 @@ class RegressionModule(StageModule):
     """A regression stage in training."""
 
     stage: RegressionStage
+    steady: ClassVar[bool] = False  # a batch is shared out among the halves as it comes
 
     def loss(self, batch: dict[str, Any]) -> Tensor:
         """Mean square error of the network that learns from each sample's case."""

@@ -25,3 +25,14 @@ def test_compiled_training_takes_the_same_steps(tmp_path):
     apart = torch.cat([(compiled[name] - eager[name]).flatten() for name in eager])
     # three steps of Adam move a weight by 2e-3 or so; where a gradient is nearly 0, rounding chooses the direction
     assert float(apart.square().mean().sqrt()) < 3e-4
+
+
+@pytest.mark.slow
+def test_a_regression_whose_batches_vary_in_size_is_not_compiled(tmp_path):
+    experiment = tiny_experiment(tiny_data(tmp_path / "data.nc"), tmp_path / "run", steps=3, compile=True)
+    network = experiment["stages"][0]["network"] | {"multipliers": [1]}
+    stages = [{"name": "regression", "baseline": "coarse"}, {"name": "denoiser", "constraint": "coarse"}]
+    experiment |= {"recipe": "corrdiff", "stages": [stage | {"network": network} for stage in stages]}
+    frames = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+    sf.train(experiment, progress=False)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == frames + 1  # of the denoiser
