@@ -320,16 +320,17 @@ class Emulator:
         return leading
 
     def _training_cases(self, check: Check) -> dict[str, xr.DataArray]:
-        """Whether each label along the split dim was trained on."""
+        """Whether each label along the split dim was trained on, or watched in training to choose the weights."""
         dims = _dims(check)
         if not dims:
             return {}
         dim = self.card.get("split_dim")
         dim = dim if dim in dims else dims[0]
-        trained = set(map(str, self.card.get("training_labels", [])))
+        seen = {str(label) for split in ("training", "validation") for label in self.card.get(f"{split}_labels", [])}
         labels = dict.fromkeys(str(encode_label(case.values[dim])) for case in check.cases)
-        flags = np.array([label in trained for label in labels])
-        return {"training_case": xr.DataArray(flags, dims=dim, attrs={"long_name": "case was used in training"})}
+        flags = np.array([label in seen for label in labels])
+        words = {"long_name": "case was used in training or validation"}
+        return {"training_case": xr.DataArray(flags, dims=dim, attrs=words)}
 
     def attributes(self, **settings: Any) -> dict[str, Any]:
         """Global attributes of an ensemble: CF, provenance, and how independent its members are."""

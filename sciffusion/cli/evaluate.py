@@ -54,6 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--figures", metavar="FOLDER", help="write the report's figures as SVG and PNG")
     parser.add_argument("--json", metavar="FILE", help="write all numbers as JSON")
     parser.add_argument("--netcdf", metavar="FILE", help="write all numbers as NetCDF")
+    parser.add_argument("--overwrite", action="store_true", help="replace what stands under these names")
     parser.add_argument("--no-hashes", action="store_true", help="do not take SHA-256 fingerprints of the data")
     parser.add_argument("--quiet", action="store_true", help="no progress")
 
@@ -185,12 +186,17 @@ def _named(texts: list[str]) -> dict[str, str]:
 
 
 def _check_outputs(args: argparse.Namespace) -> None:
-    """Refuse, before any work, outputs that cannot be written."""
+    """Refuse, before any work, outputs that cannot be written, and to replace any unless --overwrite."""
     for path in (args.report, args.json, args.netcdf, args.figures, *(args.state or [])):
         if path and not Path(path).absolute().parent.is_dir():
             raise SciffusionError(f"{path}: the folder {Path(path).parent} does not exist", "make it first")
     if args.report and Path(args.report).suffix not in (".html", ".htm"):
         raise SciffusionError(f"--report {args.report}: not a name of an HTML file", "write FILE.html")
+    beside = [Path(args.report).with_suffix(".yaml")] if args.report else []
+    written = [Path(path) for path in (args.report, args.json, args.netcdf, args.figures) if path] + beside
+    there = [path for path in written if (any(path.iterdir()) if path.is_dir() else path.exists())]
+    if there and not args.overwrite:
+        raise SciffusionError(f"{there[0]} exists", "give another name, or --overwrite")
 
 
 def _write(evaluation: "Evaluation", settings: "EvaluationSettings", args: argparse.Namespace) -> None:

@@ -42,7 +42,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIM=LABEL",
         help="cases: dim=label, dim=first/last or dim=a,b",
     )
-    parser.add_argument("--all-cases", action="store_true", help="without --conditions: training cases too")
+    parser.add_argument(
+        "--all-cases", action="store_true", help="without --conditions: training and validation cases too"
+    )
     parser.add_argument("--members", default="8", help="how many (16), or which (0,3,7 or 100-199); default 8")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, help="noise levels of the sampler (default: the model's own)")

@@ -70,8 +70,8 @@ def evaluate(
         The coarse input; every member is coarsened conservatively to its cells and compared with it.
     training
         Data the model was trained on: cases with the same labels are scored apart, as IN-SAMPLE, and members are
-        compared with its fields for memorisation. Without it the boolean coordinate ``training_case`` or
-        ``in_sample`` of the ensemble tells which cases were trained on.
+        compared with its fields for memorisation. So are cases that the ensemble's own boolean coordinate
+        ``training_case`` or ``in_sample`` marks; our ensembles mark those of training and of validation.
     grid
         The grid, or the names of its dims, where coordinates do not tell. ``periodic`` names dims that wrap around.
     member
@@ -236,17 +236,18 @@ def _coarse(coarse: xr.Dataset | None, layout: Layout, fine: Grid, reference: xr
 
 
 def sampler_of(ensemble: xr.Dataset, training: xr.Dataset | None, layout: Layout) -> Callable[[Case], str]:
-    """Tell whether a case was trained on: by the labels of the training data, else by the ensemble's own record."""
-    if training is not None:
-        known = {dim: set(training.indexes[dim]) for dim in layout.cases if dim in training.indexes}
-        return lambda case: IN_SAMPLE if known and all(case.values[d] in known[d] for d in known) else HELD_OUT
+    """Tell whether a case was used in training: by the labels of its data, or by the ensemble's own record."""
     name = next((name for name in ("training_case", "in_sample") if name in ensemble.variables), None)
-    if name is None:
+    if name is None and training is None:
         return lambda case: UNKNOWN
-    flags = ensemble[name].load()
-    return lambda case: (
-        IN_SAMPLE if bool(flags.isel({d: i for d, i in case.position.items() if d in flags.dims})) else HELD_OUT
-    )
+    flags = None if name is None else ensemble[name].load()
+    labels = {} if training is None else {d: set(training.indexes[d]) for d in layout.cases if d in training.indexes}
+
+    def used(case: Case) -> bool:
+        marked = flags is not None and bool(flags.isel({d: i for d, i in case.position.items() if d in flags.dims}))
+        return marked or (bool(labels) and all(case.values[d] in labels[d] for d in labels))
+
+    return lambda case: IN_SAMPLE if used(case) else HELD_OUT
 
 
 def _no_overlap(cases: Iterable[Case], reference: xr.Dataset) -> None:

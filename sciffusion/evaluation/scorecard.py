@@ -38,7 +38,7 @@ def scorecard(evaluation: "Evaluation") -> str:
     for owner, one in evaluation.side_by_side.items():
         if one.in_sample is not None:
             of = f" of {owner}" if evaluation.others else ""
-            head = f"IN-SAMPLE{of} (training cases, no evidence of skill)"
+            head = f"IN-SAMPLE{of} (cases of training or validation, no evidence of skill)"
             lines += ["", head, *_aligned([header(one.in_sample), *rows(one.in_sample)])]
     return "\n".join(lines).replace("–", "-")
 

@@ -194,6 +194,8 @@ def test_training_cases_are_scored_apart(perfect):
     assert "IN-SAMPLE" in evaluation.summary()
     assert_same(evaluation.scores, score(ensemble.isel(time=slice(4, None)), truth))
     assert_same(evaluation.scores, score(ensemble, truth, training=truth.isel(time=slice(0, 4))))
+    both = evaluate(flagged, truth, training=truth.isel(time=slice(2, 6)))  # either of the two is enough
+    assert both.in_sample.sizes["case"] == 6
 
 
 def test_no_time_no_coordinates_and_three_dimensions():

@@ -10,6 +10,7 @@ import pytest
 import xarray as xr
 
 from sciffusion.cli import evaluate as command
+from sciffusion.errors import SciffusionError
 from sciffusion.evaluation import evaluate
 from sciffusion.evaluation.report import render
 from sciffusion.evaluation.report.gather import left_out, scores_of
@@ -227,9 +228,19 @@ def test_the_command_writes_what_was_asked_for(data, tmp_path, capsys):
         str(tmp_path / "r.nc"),
     ]
     words = [str(tmp_path / "ens.nc"), "--reference", str(tmp_path / "truth.nc"), "--rename", "temperature=t"]
-    assert command.run(parser.parse_args([*words, "--baselines", f"wide={tmp_path / 'wide.zarr'}", *outputs])) == 0
+    asked = [*words, "--baselines", f"wide={tmp_path / 'wide.zarr'}", *outputs]
+    assert command.run(parser.parse_args(asked)) == 0
     assert "Beats wide" in capsys.readouterr().out
     with xr.open_dataset(tmp_path / "r.nc") as back:
         expected = evaluate(ensemble, truth, baselines={"wide": 2 * ensemble}).scores
         np.testing.assert_allclose(back.crps_ratio, expected.crps_ratio)
+    assert "<svg" in (tmp_path / "r.html").read_text()
+    (tmp_path / "r.html").write_text("notes of my own")
+    with pytest.raises(SciffusionError, match=r"r\.html exists"):
+        command.run(parser.parse_args(asked))
+    assert (tmp_path / "r.html").read_text() == "notes of my own"
+    (tmp_path / "r.html").unlink()
+    with pytest.raises(SciffusionError, match=r"(json|nc|yaml) exists"):  # the YAML beside the report counts as well
+        command.run(parser.parse_args(asked))
+    assert command.run(parser.parse_args([*asked, "--overwrite"])) == 0
     assert "<svg" in (tmp_path / "r.html").read_text()

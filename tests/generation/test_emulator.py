@@ -14,9 +14,11 @@ from sciffusion.config import load_experiment
 from sciffusion.datasets.pairs import open_experiment
 from sciffusion.emulator import Emulator, load
 from sciffusion.errors import SciffusionError
+from sciffusion.evaluation import evaluate
 from sciffusion.fields.ensemble import open_ensemble
 from sciffusion.generation import generate, held_out
 from sciffusion.stages.build import build_baselines, build_stage
+from sciffusion.training.run import _card
 from tests.tiny import tiny_data, tiny_experiment, write_experiment
 
 
@@ -28,7 +30,7 @@ def run(tmp_path_factory):
     (folder / "run").mkdir()
     experiment = load_experiment(write_experiment(folder / "run/experiment.yaml", settings))
     data = open_experiment(experiment)
-    stage, card = build_stage(experiment.stages[0], experiment, data), {"recipe": "edm", "split_dim": "time"}
+    stage, card = build_stage(experiment.stages[0], experiment, data), _card(experiment, data, folder / "run", 1.0)
     Emulator([stage], card).save(folder / "run/emulator")
     for name, baseline in build_baselines(experiment, data, stage).items():
         Emulator([baseline], card | {"recipe": name}).save(folder / "run/baselines" / name)
@@ -61,6 +63,21 @@ def test_members_do_not_depend_on_batches_or_on_which_others_are_made(run, tmp_p
     whole = fields(tmp_path / "all.zarr").sel(member=[2], time=one.time)
     for name in one:
         np.testing.assert_allclose(one[name], whole[name], rtol=0, atol=1e-5 * float(whole[name].std()))
+
+
+def test_of_all_cases_only_those_of_the_test_split_count_as_held_out(run, tmp_path):
+    """Validation cases chose the weights, so they are no evidence of skill."""
+    assert command(run, tmp_path / "all.zarr", "--members 2 --all-cases") == 0
+    ensemble, truth = open_ensemble(tmp_path / "all.zarr").load(), xr.open_dataset(run.parent / "data.nc")
+    used = ensemble.training_case
+    days = {"2020-01-02T06": True, "2020-01-04T00": True, "2020-01-04T06": True, "2020-01-04T18": False}
+    assert {day: bool(used.sel(time=day).values.all()) for day in days} == days
+    tests = ensemble.sel(time=slice("2020-01-04T18", "2020-01-05T18"))
+    evaluation = evaluate(ensemble.drop_vars("training_case").assign_coords(training_case=used), truth)
+    held = evaluation.scores["case"].values.tolist()
+    assert not set(held) & set(evaluation.in_sample["case"].values.tolist())
+    assert len(held) == int((~used).sum())
+    assert sum(label in " ".join(held) for label in tests.time.dt.strftime("%Y-%m-%dT%H").values) == tests.sizes["time"]
 
 
 @pytest.mark.parametrize("name", ["interpolation", "linear", "climatology"])

@@ -66,7 +66,7 @@ def _header(evaluation: "Evaluation") -> str:
     names = ", ".join(str(name) for name in scores["variable"].values)
     alarm = ""
     if scores.attrs["sample"] == "IN-SAMPLE":
-        words = "Every case was used in training: nothing below is evidence of skill."
+        words = "Every case was used in training or validation: nothing below is evidence of skill."
         alarm = f'<p class="alarm"><b>IN-SAMPLE.</b> {words}</p>'
     return f"<h1>Ensemble evaluation</h1><p class='soft'>{escape(names)}</p>{alarm}{facts(evaluation)}"
 
@@ -94,8 +94,8 @@ def _scorecard(evaluation: "Evaluation") -> str:
         if one.in_sample is not None:
             owner = f": {escape(name)}" if evaluation.others else ""
             text += (
-                f'<div class="alarm"><h3>IN-SAMPLE{owner}</h3><p>The same scores on cases that the model was trained '
-                "on. They are no evidence of skill; a large gap to the table above is a sign of overfitting.</p>"
+                f'<div class="alarm"><h3>IN-SAMPLE{owner}</h3><p>The same scores on cases of training '
+                "and validation, no evidence of skill; a large gap to the table above is a sign of overfitting.</p>"
                 f"{scorecard_table(one.in_sample, [name])}</div>"
             )
     return text
