@@ -141,12 +141,16 @@ class Crew:
         return time.monotonic() - self.began
 
     def _next(self) -> Row | None:
-        """The first row whose teacher is there or will not be, if it can still end in time."""
-        ahead = (len(self.running) + 1) * self.args.minutes * 60 * (not self.args.toy) + OVERHEAD
-        if self.elapsed + ahead > self.args.until:
-            return None
-        unfinished = {*self.waiting, *self.running}
-        return next((row for row in self.waiting if row.teacher not in unfinished), None)
+        """The first row whose teacher is trained or will not be, if it can still end in time."""
+        unfinished = {row for row in (*self.waiting, *self.running) if not row.trained(self.args)}
+        row = next((row for row in self.waiting if row.teacher not in unfinished), None)
+        return row if row and self.elapsed + self._ahead(row) <= self.args.until else None
+
+    def _ahead(self, row: Row) -> float:
+        """Seconds until ``row`` would end."""
+        untrained = [row, *(other for other in self.running if not other.trained(self.args))]
+        minutes = 0.0 if self.args.toy else sum(other.minutes(self.args) for other in untrained)
+        return 60 * minutes + OVERHEAD
 
     def _start(self, row: Row) -> subprocess.Popen:
         self.waiting.remove(row)

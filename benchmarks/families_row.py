@@ -12,10 +12,12 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+import pytorch_lightning as pl
 import torch
 import yaml
 from families_scores import coarse_of, scores, show, yardstick
 from families_turn import Finite, Turn, Warm
+from torch._dynamo.exc import TorchDynamoException
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 import sciffusion as sf
@@ -28,7 +30,7 @@ from sciffusion.fields.open import open_source
 from sciffusion.generation import held_out
 from sciffusion.training.teacher import distilled
 
-__all__ = ["DISTILLED", "Row", "measure", "problem_path", "teacher_folder"]
+__all__ = ["DISTILLED", "Row", "measure", "problem_path"]
 
 DISTILLED = {"progressive", "ect", "scd", "sct", "meanflow"}
 NEVER = 10**6  # steps: time ends a training
@@ -40,8 +42,9 @@ COMMON = {
     "keep": "last",
     "validation_members": 0,
     "validation_cases": 16,
+    "devices": 1,
 }
-ON_GPU = {"compile": True, "precision": "bf16-mixed"}
+ON_GPU = {"compile": True}
 TOY = {"steps": 90, "validate_every": 45, "batch_size": 4, "validation_cases": 1}
 CELLS = 2**22  # of fields that are drawn at once on a GPU
 LARGEST = 15 * 2**20  # bytes of a model's file that is kept
@@ -64,21 +67,28 @@ class Row:
         """The row whose emulator is distilled."""
         return Row(self.problem, "edm", self.seed) if self.recipe in DISTILLED else None
 
+    def minutes(self, args: argparse.Namespace) -> float:
+        """Its training time: of a distilled row a quarter, which the teacher's comes before."""
+        return float(args.minutes if self.teacher is None else args.minutes / 4)
+
+    def trained(self, args: argparse.Namespace) -> bool:
+        """Whether its emulator is in the work folder."""
+        return (run_folder(args, self) / "emulator" / "model.json").is_file()
+
 
 def measure(row: Row, args: argparse.Namespace) -> dict[str, Any]:
     """The row's numbers. Writes its picture's fields and, if asked to, its emulator."""
     began, device = time.perf_counter(), resolve_device(args.device)
-    torch.set_float32_matmul_precision("high")
     output = run_folder(args, row)
     settings = experiment(row, problem_path(row.problem, args, device), args, device)
     turn = Turn(args.work / f"turn-{os.environ.get('CUDA_VISIBLE_DEVICES', 'all')}.lock")
     print(f"{row.name}: training", flush=True)
-    emulator = sf.train(settings, progress=False, callbacks=[Warm(), turn, Finite()])
+    emulator = train(settings, [Warm(), turn, Finite()])
     print(f"{row.name}: trained for {turn.seconds:.0f} s, {emulator.card['stage_steps']} steps", flush=True)
     conditions, cases = chosen_cases(output, 4 if args.toy else args.cases)
     members = 4 if args.toy else args.members
     drawn = members * int(np.prod([len(labels) for labels in cases.values()]))
-    with turn, Counted() as counted:
+    with turn.first(), Counted() as counted:
         started = time.perf_counter()
         ensemble = emulator.sample(
             conditions, members, cases=cases, seed=row.seed, device=str(device), batch_size=at_once(emulator, members)
@@ -92,8 +102,8 @@ def measure(row: Row, args: argparse.Namespace) -> dict[str, Any]:
     other = yardstick(row.problem, truth, members, output, conditions, cases)
     found = scores(ensemble, truth, other, coarse, settings.target.periodic)
     show(ensemble, truth, coarse, settings.target.dims, args.out / f"{row.name}.nc")
-    if args.keep:
-        keep(emulator, args.keep / f"{row.name}.tar")
+    if (kept := kept_file(row, args)) is not None:
+        keep(emulator, kept)
     return {
         **asdict(row),
         **found,
@@ -106,13 +116,23 @@ def measure(row: Row, args: argparse.Namespace) -> dict[str, Any]:
         "training_cases": len(emulator.card["training_labels"]),
         "seconds_in_all": time.perf_counter() - began,
         "parameters": sum(p.numel() for stage in emulator.stages for p in stage.parameters()),
-        "train": settings.train.model_dump(mode="json"),
+        "train": emulator.card["experiment"]["train"],
         "device": describe_device(device),
         "torch": torch.__version__,
         "commit": commit(),
         "date": datetime.now(UTC).date().isoformat(),
         "overrides": args.set,
     }
+
+
+def train(settings: config.Experiment, callbacks: list[pl.Callback]) -> Emulator:
+    """Compiled if asked for; eagerly where the compiler fails."""
+    try:
+        return sf.train(settings, progress=False, callbacks=callbacks)
+    except TorchDynamoException as error:
+        print(f"not compiled: {str(error).splitlines()[:1]}", flush=True)
+        plain = settings.model_copy(update={"train": settings.train.model_copy(update={"compile": False})})
+        return sf.train(plain, progress=False, callbacks=callbacks, overwrite=True)
 
 
 def problem_path(name: str, args: argparse.Namespace, device: torch.device) -> Path:
@@ -138,7 +158,7 @@ def experiment(row: Row, path: Path, args: argparse.Namespace, device: torch.dev
         settings = distilled(teacher_folder(row.teacher, path, args, device), row.recipe, 2, str(output))
     changed = settings.model_dump(mode="json") | {"output": str(output)}
     trained = [stage for stage in changed["stages"] if row.teacher is None or stage["kind"] == "flowmap"]
-    changed["train"] |= COMMON | {"seed": row.seed, "minutes": args.minutes / len(trained)}
+    changed["train"] |= COMMON | {"seed": row.seed, "minutes": row.minutes(args) / len(trained)}
     changed["train"] |= ON_GPU if device.type == "cuda" else {"accelerator": "cpu"}
     for stage in changed["stages"]:
         stage["network"]["dropout"] = 0.0
@@ -149,16 +169,20 @@ def experiment(row: Row, path: Path, args: argparse.Namespace, device: torch.dev
 
 def teacher_folder(teacher: Row, path: Path, args: argparse.Namespace, device: torch.device) -> Path:
     """The run of a teacher: from this work folder, or unpacked from the kept emulators. Raises where there is none."""
-    run, kept = run_folder(args, teacher), args.keep and args.keep / f"{teacher.name}.tar"
-    if (run / "emulator" / "model.json").is_file():
+    run, kept = run_folder(args, teacher), kept_file(teacher, args)
+    if teacher.trained(args):
         return run
-    if not (kept and kept.is_file()):
+    if kept is None or not kept.is_file():
         raise FileNotFoundError(f"no emulator of {teacher.name} to distil: make its row first, or name --keep")
     with tarfile.open(kept) as archive:
         archive.extractall(run / "emulator", filter="data")
     settings = experiment(teacher, path, args, device)
     (run / "experiment.yaml").write_text(yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False))
     return run
+
+
+def kept_file(row: Row, args: argparse.Namespace) -> Path | None:
+    return None if args.keep is None else Path(args.keep) / f"{row.name}.tar"
 
 
 def keep(emulator: Emulator, path: Path) -> None:

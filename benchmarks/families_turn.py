@@ -2,6 +2,8 @@
 
 import fcntl
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,27 +21,43 @@ READ = 64  # cases at once
 class Turn(pl.Callback):
     """The device for one row at a time, so that seconds of training mean the same for all.
 
-    A row takes its turn when its first step, which compiles, is done, and gives it back when a stage is trained; as a
-    context manager the same for sampling. It is a lock on a file, which dies with the process. ``seconds`` of training.
+    A row takes its turn when its first step, which compiles, is done, and gives it back when a stage is trained.
+    Sampling, which is short, comes before trainings that have not begun. Both are locks on files, which die with the
+    process. ``seconds`` of training.
     """
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("w")
+        self._device = path.open("w")
+        self._short = path.with_suffix(".short").open("w")  # held, shared, by those who wait to sample
         self._began: float | None = None
         self.seconds = 0.0
 
-    def __enter__(self) -> "Turn":
-        fcntl.flock(self._file, fcntl.LOCK_EX)
-        return self
+    @contextmanager
+    def first(self) -> Iterator[None]:
+        """The device for something short, before trainings that wait."""
+        fcntl.flock(self._short, fcntl.LOCK_SH)
+        fcntl.flock(self._device, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.flock(self._device, fcntl.LOCK_UN)
+            fcntl.flock(self._short, fcntl.LOCK_UN)
 
-    def __exit__(self, *error: object) -> None:
-        fcntl.flock(self._file, fcntl.LOCK_UN)
+    def _take(self) -> None:
+        """Wait until nobody uses the device or wants it for something short."""
+        while True:
+            fcntl.flock(self._short, fcntl.LOCK_EX)
+            fcntl.flock(self._short, fcntl.LOCK_UN)
+            try:
+                return fcntl.flock(self._device, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                time.sleep(0.05)
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         """Wait for the turn."""
         if self._began is None:
-            self.__enter__()
+            self._take()
             self._began = time.perf_counter()
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
@@ -49,7 +67,7 @@ class Turn(pl.Callback):
         if self._began is not None:
             self.seconds += time.perf_counter() - self._began
             self._began = None
-            self.__exit__()
+            fcntl.flock(self._device, fcntl.LOCK_UN)
 
 
 class Warm(pl.Callback):
