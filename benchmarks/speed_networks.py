@@ -1,10 +1,9 @@
 """The networks that are timed: ours at three sizes and those that people use now, with one signature.
 
-Every entry is ``build(grid) -> network`` with ``network(x, c_noise, cond)``: 6 channels of field and 6 of context to 6.
+Every entry is ``make(channels, context, grid) -> network`` with ``network(x, c_noise, cond)``.
 """
 
 from collections.abc import Callable, Sequence
-from functools import partial
 
 import torch
 from speed_peers import diffusers_unet, song_unet
@@ -21,6 +20,8 @@ UNETS = {
     "10": UNetSettings(channels=128, multipliers=[1, 2, 2], blocks=2, patch=2, dropout=0.0),
     "50": UNetSettings(channels=256, multipliers=[1, 2, 2, 2], blocks=2, patch=2, dropout=0.0),
     "100": UNetSettings(channels=384, multipliers=[1, 2, 2], blocks=2, patch=2, dropout=0.0),
+    "fine": UNetSettings(channels=64, multipliers=[1, 4, 6], blocks=2, dropout=0.0),
+    "shallow": UNetSettings(channels=256, multipliers=[1, 1, 2], blocks=3, patch=2, dropout=0.0),
 }
 DITS = {
     "toy": DiTSettings(width=32, depth=2, heads=2, patch=4, embedding=16),
@@ -30,22 +31,30 @@ DITS = {
 }
 
 
-def ours(kind: type[UNet] | type[DiT], settings: UNetSettings | DiTSettings) -> Callable[[Sequence[int]], nn.Module]:
-    def build(grid: Sequence[int]) -> nn.Module:
+Make = Callable[[int, int, Sequence[int]], nn.Module]
+
+
+def ours(kind: type[UNet] | type[DiT], settings: UNetSettings | DiTSettings) -> Make:
+    def make(channels: int, context: int, grid: Sequence[int]) -> nn.Module:
         boundary = ("periodic",) * len(grid)
-        return kind(CHANNELS, CHANNELS, rank=len(grid), boundary=boundary, context_channels=CHANNELS, settings=settings)
+        return kind(channels, channels, rank=len(grid), boundary=boundary, context_channels=context, settings=settings)
 
-    return build
+    return make
 
 
-NETWORKS: dict[str, Callable[[Sequence[int]], nn.Module]] = {
+NETWORKS: dict[str, Make] = {
     **{f"unet-{size}": ours(UNet, settings) for size, settings in UNETS.items()},
     **{f"dit-{size}": ours(DiT, settings) for size, settings in DITS.items()},
     "unet-classic-50": ours(UNet, UNETS["50"].model_copy(update={"style": "classic"})),
     "unet-toy-classic": ours(UNet, UNETS["toy"].model_copy(update={"style": "classic"})),
-    "physicsnemo-songunet": partial(song_unet, CHANNELS, CHANNELS),
-    "diffusers-unet2d": partial(diffusers_unet, CHANNELS, CHANNELS),
+    "physicsnemo-songunet": song_unet,
+    "diffusers-unet2d": diffusers_unet,
 }
+
+
+def build(name: str, side: int) -> nn.Module:
+    """The network of a speed row."""
+    return NETWORKS[name](CHANNELS, CHANNELS, (side, side))
 
 
 def draw(batch: int, grid: Sequence[int], device: torch.device) -> tuple[Tensor, Tensor, Context]:

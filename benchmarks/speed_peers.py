@@ -36,13 +36,14 @@ class Foreign(nn.Module):
 
 
 def song_unet(channels: int, context: int, grid: Sequence[int]) -> nn.Module:
-    """PhysicsNeMo's SongUNet with its defaults; ``amp_mode`` keeps it from casting weights to float32 under autocast.
+    """PhysicsNeMo's SongUNet with its defaults, without dropout.
 
-    Its other fast setting, ``use_apex_gn``, needs NVIDIA's apex.
+    ``amp_mode`` keeps it from casting weights under autocast; its other fast setting, ``use_apex_gn``, needs apex.
     """
     with stand_ins(UNUSED):
         build = import_module("physicsnemo.models.diffusion_unets").SongUNet
-    network = build(img_resolution=list(grid), in_channels=channels + context, out_channels=channels, amp_mode=True)
+    sizes = {"img_resolution": list(grid), "in_channels": channels + context, "out_channels": channels}
+    network = build(**sizes, amp_mode=True, dropout=0.0)
     return Foreign(network, lambda net, x, noise: net(x, noise, None))
 
 

@@ -9,7 +9,7 @@ from functools import lru_cache
 from itertools import cycle
 
 import torch
-from speed_networks import NETWORKS, draw
+from speed_networks import build, draw
 from speed_timing import host_seconds, roofline, seconds, unavoidable_bytes
 from speed_training import train_bare, train_lightning
 from torch._dynamo.utils import counters
@@ -81,7 +81,7 @@ def prepare(row: Row, device: torch.device, graphs: bool) -> torch.nn.Module:
     """The row's network on the device in its mode."""
     torch.backends.cudnn.benchmark = "search" in row.mode
     torch.manual_seed(0)
-    network = NETWORKS[row.network]((row.side, row.side))
+    network = build(row.network, row.side)
     for parameter in network.parameters():
         if not parameter.any():
             torch.nn.init.normal_(parameter, std=0.02)
@@ -98,7 +98,7 @@ def compile_ahead(row: Row, device: torch.device) -> dict:
     """Leave the row's compiled code in the cache on disk."""
     start = time.perf_counter()
     if row.task == "train":
-        train_bare(NETWORKS[row.network]((row.side, row.side)), row.batch, (row.side, row.side), device, steps=(2, 1))
+        train_bare(build(row.network, row.side), row.batch, (row.side, row.side), device, steps=(2, 1))
     else:
         with torch.no_grad():
             prepare(row, device, graphs=False)(*draw(row.batch, (row.side, row.side), device))
@@ -115,7 +115,7 @@ def measure(row: Row, device: torch.device, ceiling: dict[str, float], toy: bool
     result = {"parameters": count, "tflop_per_field": flop / 1e12}
     if row.task == "train":
         train = {"bare": train_bare, "lightning": train_lightning}[row.mode]
-        result |= train(NETWORKS[row.network](grid), row.batch, grid, device, steps=(2, 2) if toy else (10, 40))
+        result |= train(build(row.network, row.side), row.batch, grid, device, steps=(2, 2) if toy else (10, 40))
         floor = 3 * roofline(row.batch * flop, row.batch * traffic, ceiling)  # backward costs twice as much as forward
         shares = {"ceiling_share": 3 * row.batch * flop / result["seconds"] / ceiling["flop_per_s"]}
     else:
@@ -196,7 +196,7 @@ def _largest(network, row: Row, device: torch.device) -> int:
 @lru_cache
 def cost(name: str, side: int) -> tuple[float, float, int]:
     """FLOP, unavoidable bytes, and parameters of a call."""
-    network, inputs = NETWORKS[name]((side, side)).eval(), draw(1, (side, side), torch.device("cpu"))
+    network, inputs = build(name, side).eval(), draw(1, (side, side), torch.device("cpu"))
     return flops(network, *inputs), unavoidable_bytes(network, *inputs), parameters(network)
 
 

@@ -1,0 +1,228 @@
+"""Validation loss on 128^2 turbulence after equal samples: our networks beside PhysicsNeMo's SongUNet.
+
+    python benchmarks/turbulence.py --networks unet-100,physicsnemo-songunet --seeds 0,1,2
+    python benchmarks/turbulence.py --networks unet-50@2e-3         # at another learning rate than RATES says
+    python benchmarks/turbulence.py --table
+
+Velocity of Kolmogorov flow at 128^2 given its 8 x 8 block means: what is denoised is the residual to their
+interpolation. Every row trains one network from one seed on ``--samples`` samples, all in the same order with the same
+noise and levels, by EDM's loss: bf16, channels_last, compiled, fused Adam with warm-up and cosine decay, gradient norm
+at most 1, average of the weights with a half-life of 5 % of the steps, no dropout. The loss is that of the average at 8
+fixed levels on ``--validation`` fields of other trajectories. A row is a JSON file in ``--out`` and is not made again;
+the simulated fields are kept in ``--work``. Speed of the same networks: speed.py.
+"""
+
+import argparse
+import json
+import math
+import time
+import traceback
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from speed_networks import NETWORKS
+from torch import Tensor
+
+from sciffusion.context import Context
+from sciffusion.datasets.simulators import PROBLEMS
+from sciffusion.diffusion.denoiser import Preconditioned
+from sciffusion.diffusion.ema import EMA, gamma_of_halflife
+from sciffusion.diffusion.objectives import denoising_error, denoising_loss
+from sciffusion.diffusion.sigmas import NoiseRange
+from sciffusion.diffusion.weights import edm_weight
+from sciffusion.execution.device import describe_device, resolve_device
+from sciffusion.networks.cost import flops, parameters
+from sciffusion.networks.resample import enlarge, pool
+
+PEER = "physicsnemo-songunet"
+RATES = {PEER: 5e-4}  # peak learning rates; ours: 1e-3
+NOISE = NoiseRange()
+LEVELS = np.geomspace(0.02, 80.0, 8)
+BATCH, WARMUP, HALF_LIFE = 32, 50, 0.05
+TRAIN, VALIDATE = 24, 8  # trajectories
+PERIODIC = ("periodic", "periodic")
+
+
+@dataclass(frozen=True)
+class Fields:
+    """Normalised residuals and conditions, (field, channel, y, x), on the device."""
+
+    residual: Tensor
+    condition: Tensor
+
+    def batch(self, chosen: Tensor) -> tuple[Tensor, Context]:
+        return self.residual[chosen], Context(channels=self.condition[chosen])
+
+
+def simulate(path: Path, device: torch.device, toy: bool) -> tuple[Fields, Fields]:
+    """Fields to train and to validate on; made when they are missing. At toy size they are random fields of 64^2."""
+    problem, (train, validate) = PROBLEMS["grf" if toy else "kolmogorov"], (8, 4) if toy else (TRAIN, VALIDATE)
+    if not path.is_file():
+        frames = [fine.float().cpu() for fine, _ in problem.make(problem, range(train + validate), 0, device)]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file({"fine": torch.stack(frames, dim=1).contiguous()}, path)
+    fine = load_file(path)["fine"].to(device)  # (trajectory, frame, channel, y, x)
+    ours, theirs = slice(train * fine.shape[1]), slice(train * fine.shape[1], None)
+    fine = fine.flatten(0, 1)
+    guess = enlarge(pool(fine, problem.factor), problem.factor, fine.shape[-2:], PERIODIC)
+    residual = fine - guess
+    residual, guess = residual / residual[ours].std(), guess / guess[ours].std()
+    return Fields(residual[ours], guess[ours]), Fields(residual[theirs], guess[theirs])
+
+
+class Drawn:
+    """Noise levels drawn before, on the device: a `sigmas.Levels`."""
+
+    def __init__(self, samples: int, seed: int, device: torch.device) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        drawn = [NOISE.sample(BATCH, generator) for _ in range(samples // BATCH)]
+        self.levels = iter(torch.stack(drawn).to(device))
+
+    def sample(self, batch: int, generator: torch.Generator | None = None) -> Tensor:
+        return next(self.levels)
+
+
+def order(count: int, samples: int, seed: int, device: torch.device) -> Iterator[Tensor]:
+    """Batches of positions: every field once before any comes again."""
+    generator = torch.Generator().manual_seed(seed)
+    epochs = math.ceil(samples / count)
+    places = torch.cat([torch.randperm(count, generator=generator) for _ in range(epochs)]).to(device)
+    yield from places[: samples // BATCH * BATCH].split(BATCH)
+
+
+def measure(name: str, rate: float, seed: int, fields: tuple[Fields, Fields], args: argparse.Namespace) -> dict:
+    """Train one network and validate it."""
+    training, validation = fields
+    device, gpu = training.residual.device, training.residual.is_cuda
+    torch.manual_seed(seed)
+    channels, *grid = training.residual.shape[1:]
+    network = NETWORKS[name](channels, channels, grid)
+    one = [torch.zeros(1, channels, *grid), torch.zeros(1), Context(channels=torch.zeros(1, channels, *grid))]
+    result = {"parameters": parameters(network), "tflop_per_field": flops(network, *one) / 1e12}
+    network = network.to(device, memory_format=torch.channels_last if gpu else torch.preserve_format).train()
+    if gpu:
+        network.compile(dynamic=False)
+    started = time.perf_counter()
+    average, seconds = train(Preconditioned(network), training, rate, seed, args.samples)
+    result |= {"training_s": time.perf_counter() - started, "samples_per_s": BATCH / seconds}
+    with average.swap(), torch.compiler.set_stance("force_eager"):
+        levels = validate(average.module.eval(), validation, args.validation)
+    return result | {"loss": float(np.mean(levels)), "losses": dict(zip(LEVELS.round(3).tolist(), levels, strict=True))}
+
+
+def train(denoiser: Preconditioned, fields: Fields, rate: float, seed: int, samples: int) -> tuple[EMA, float]:
+    """The averaged weights, and the median seconds of a step (of groups of ten, after the first)."""
+    device, parameters = fields.residual.device, list(denoiser.parameters())
+    optimizer = torch.optim.Adam(parameters, lr=rate, betas=(0.9, 0.99), fused=device.type == "cuda")
+    average, generator = EMA(denoiser, gamma_of_halflife(HALF_LIFE)), torch.Generator(device).manual_seed(seed)
+    steps, clock, levels = samples // BATCH, [], Drawn(samples, seed, device)
+    for step, chosen in enumerate(order(len(fields.residual), samples, seed, device)):
+        share = min(1.0, (step + 1) / WARMUP) * 0.5 * (1 + math.cos(math.pi * step / steps))
+        optimizer.param_groups[0]["lr"] = rate * share
+        target, cond = fields.batch(chosen)
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda"):
+            loss = denoising_loss(denoiser, target, cond, levels, generator).mean()
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        average.update()
+        if step % 10 == 9:
+            float(loss.detach())  # waits for the device
+            clock.append(time.perf_counter())
+    return average, float(np.median(np.diff(clock)[1:])) / 10 if len(clock) > 2 else math.nan
+
+
+@torch.no_grad()
+def validate(denoiser: Preconditioned, fields: Fields, count: int) -> list[float]:
+    """EDM's loss at each of LEVELS, on evenly spread fields with noise fixed per field."""
+    device = fields.residual.device
+    chosen = torch.linspace(0, len(fields.residual) - 1, count).round().long().to(device)
+    losses = []
+    for level in LEVELS:
+        generator, errors = torch.Generator(device).manual_seed(0), []
+        for part in chosen.split(BATCH):
+            target, cond = fields.batch(part)
+            sigma = target.new_full((len(target),), level)
+            noise = torch.randn(target.shape, generator=generator, device=device)
+            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda"):
+                errors.append(edm_weight(sigma) * denoising_error(denoiser, target, sigma, noise, cond))
+        losses.append(float(torch.cat(errors).mean()))
+    return losses
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add(
+        "--networks",
+        default=f"unet-100,{PEER}",
+        help="comma-separated names of speed_networks.py, with @rate if wanted",
+    )
+    add("--seeds", default="0")
+    add("--samples", type=int, default=16_000)
+    add("--validation", type=int, default=128, help="fields")
+    add("--minutes", type=float, default=60.0, help="start no row after this time")
+    add("--device", help="cpu or cuda; default: a GPU where there is one")
+    add("--out", type=Path, default=Path(__file__).parent / "results" / "turbulence")
+    add("--work", type=Path, default=Path("turbulence-work"))
+    add("--toy", action="store_true", help="few random fields: does it run?")
+    add("--table", action="store_true")
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = arguments()
+    if args.table:
+        print(table(args.out))
+        return
+    device, started = resolve_device(args.device), time.monotonic()
+    fields = simulate(args.work / f"kolmogorov{'-toy' * args.toy}.safetensors", device, args.toy)
+    args.out.mkdir(parents=True, exist_ok=True)
+    for seed in args.seeds.split(","):
+        for wanted in args.networks.split(","):
+            name, _, rate = wanted.partition("@")
+            path = args.out / f"{wanted}-{args.samples}-{seed}.json"
+            if path.is_file() or time.monotonic() - started > 60 * args.minutes:
+                continue
+            row = {"network": name, "rate": float(rate or RATES.get(name, 1e-3)), "seed": int(seed)}
+            try:
+                row |= measure(name, row["rate"], row["seed"], fields, args)
+            except Exception:  # a row that fails must not cost the others their device time
+                print(f"{path.stem}: failed\n{traceback.format_exc(limit=-3)}", flush=True)
+                continue
+            row |= {"samples": args.samples, "device": describe_device(device), "torch": torch.__version__}
+            path.write_text(json.dumps(row | {"date": datetime.now(UTC).date().isoformat()}, indent=1))
+            print(path.stem, json.dumps(row), flush=True)
+            torch._dynamo.reset()
+
+
+def table(folder: Path) -> str:
+    """Markdown: per network, rate and number of samples the losses of its seeds."""
+    groups: dict[tuple, list[dict]] = {}
+    for path in sorted(folder.glob("*.json")):
+        row = json.loads(path.read_text())
+        groups.setdefault((row["samples"], row["network"], row["rate"]), []).append(row)
+    lines = [
+        "| network | rate | samples | parameters | TFLOP/field | samples/s | loss by seed | mean |",
+        f"|{'---|' * 8}",
+    ]
+    for (samples, name, rate), found in sorted(groups.items(), key=lambda group: _mean(group[1])):
+        losses = ", ".join(f"{row['loss']:.4f}" for row in sorted(found, key=lambda row: row["seed"]))
+        size = f"{found[0]['parameters'] / 1e6:.1f} M | {found[0]['tflop_per_field']:.3f}"
+        speed = f"{max(row['samples_per_s'] for row in found):.0f}"
+        lines.append(f"| {name} | {rate:g} | {samples} | {size} | {speed} | {losses} | {_mean(found):.4f} |")
+    return "\n".join(lines)
+
+
+def _mean(found: list[dict]) -> float:
+    return float(np.mean([row["loss"] for row in found]))
+
+
+if __name__ == "__main__":
+    main()
