@@ -72,14 +72,18 @@ def job(folder: Path, cases: int):
     return load(folder / "emulator"), xr.open_dataset(folder / "fields.nc"), {"time": slice(times[0], times[-1])}
 
 
-def network_only(emulator: Emulator, check, size: int, device: torch.device, budget: float) -> float:
+def ready(emulator: Emulator, execution: dict, device: torch.device) -> None:
+    """The networks in the form in which `generate` runs them for a store of ``execution``."""
+    emulator.ready(device=str(device), precision=execution["precision"], compile=execution["compiled"])
+
+
+def network_only(emulator: Emulator, check, execution: dict, device: torch.device, budget: float) -> float:
     """Members per second if nothing but the network's calls took time."""
-    stage = emulator.stage
-    stage.ready(device)
+    ready(emulator, execution, device)
+    stage, size, calls = emulator.stage, execution["batch_size"], emulator.sampler().steps
     prepared = stage.prepare(check.conditions, check.cases[0])
     context = stage.context([prepared] * size)
-    x, level = stage.noise([Item(prepared, member) for member in range(size)], seed=0).to(device), None
-    calls = emulator.sampler().steps
+    x = stage.noise([Item(prepared, member) for member in range(size)], seed=0).to(device)
     level, denoiser = torch.ones(size, device=device), stage.accelerated(x.shape[2:])
 
     def members() -> None:
@@ -97,8 +101,43 @@ def network_only(emulator: Emulator, check, size: int, device: torch.device, bud
     return done / (time.perf_counter() - start)
 
 
-def the_obvious_way(emulator: Emulator, check, members: int, size: int, store: Path, device: torch.device) -> None:
-    """As it is usually written: a loop over cases and batches, diffusers' sampler, one dataset, to_zarr at the end."""
+def draws_only(emulator: Emulator, check, execution: dict, device: torch.device, budget: float) -> float:
+    """Members per second that are sampled and come to the host, where nothing is done with them."""
+    size = execution["batch_size"]
+    options = {"precision": execution["precision"], "compile": execution["compiled"], "device": str(device)}
+    items = [(0, member) for member in range(1000 * size)]
+    waiting, start, done = [], time.perf_counter(), 0
+    for batch in emulator.draws(check, items=items, batch_size=size, **options):
+        waiting.append(batch)
+        if len(waiting) > 2:
+            waiting.pop(0).wait()
+            if not done:  # the first one records the network, and draws its noise for itself
+                start = time.perf_counter()
+            done += size
+            if time.perf_counter() - start > budget:
+                break
+    return (done - size) / (time.perf_counter() - start) if done > size else size / budget
+
+
+def pretend(emulator: Emulator, seconds: float) -> None:
+    """Let the stage take so many seconds per item for its noise to become its answer, as a device would."""
+    stage = emulator.stage
+
+    def draw(items, *, seed, sampler=None, outputs=None):
+        noise = stage.noise(items, seed=seed)
+        time.sleep(seconds * len(items))
+        return noise
+
+    stage.draw = draw
+
+
+def the_obvious_way(
+    emulator: Emulator, check, members: int, size: int, store: Path, device: torch.device, *, lower: bool = False
+) -> None:
+    """As it is usually written: a loop over cases and batches, diffusers' sampler, one dataset, to_zarr at the end.
+
+    ``lower``: under autocast to bfloat16.
+    """
     from diffusers import EDMDPMSolverMultistepScheduler
 
     stage, parts = emulator.stage.to(device).eval(), []
@@ -115,8 +154,9 @@ def the_obvious_way(emulator: Emulator, check, members: int, size: int, store: P
             x = torch.randn(count, *stage.output_shape, device=device) * scheduler.init_noise_sigma
             with torch.no_grad():
                 for t in scheduler.timesteps:
-                    answer = stage.network(scheduler.scale_model_input(x, t), t.expand(count).to(x), context)
-                    x = scheduler.step(answer, t, x).prev_sample
+                    with torch.autocast(device.type, torch.bfloat16, enabled=lower):
+                        answer = stage.network(scheduler.scale_model_input(x, t), t.expand(count).to(x), context)
+                    x = scheduler.step(answer.float(), t, x).prev_sample
             rows.append(x.cpu())
         parts.append(stage.decode(torch.cat(rows), prepared, list(range(members))))
     xr.concat(parts, "time").chunk({"member": 1, "time": 1}).to_zarr(store, mode="w")

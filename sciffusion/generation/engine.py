@@ -244,7 +244,7 @@ def _chosen(emulator: Emulator, check: Check, items: int, size: int | None, sett
     """What a new store leaves to the device: precision, micro-batch, and whether to compile."""
     device = torch.device(settings["device"] or "cpu")
     trial = partial(_trial, emulator, check, settings)
-    size = choose_batch(trial, device, items=items, asked=size)
+    size = choose_batch(trial, device, items=items, cells=prod(emulator.stage.codec.grid.shape), asked=size)
     steps = emulator.sampler(settings["sampler"]).steps
     calls = ceil(items / size) * steps / min(steps, _TRIAL_STEPS)
     compiled = worth_compiling(partial(trial, size), device, calls=calls)
@@ -277,10 +277,14 @@ def _numbers(members: int | Sequence[int]) -> list[int]:
 
 
 def _device(name: str | None, process: Process) -> torch.device:
-    """The device asked for, else this process's own GPU, else what there is."""
-    if name is None and process.size > 1 and torch.cuda.is_available():
-        return torch.device("cuda", process.local % torch.cuda.device_count())
-    return resolve_device(name)
+    """The device asked for, else what there is; of several processes on one machine each has a GPU of its own."""
+    device = resolve_device(name)
+    if device.type != "cuda":
+        return device
+    if name in (None, "auto", "cuda") and process.size > 1:
+        device = torch.device("cuda", process.local % torch.cuda.device_count())
+    torch.cuda.set_device(device)  # so that nothing is put on another one by default
+    return device
 
 
 def _report(check: Check) -> None:

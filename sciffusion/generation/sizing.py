@@ -18,12 +18,16 @@ from sciffusion.execution.memory import microbatch
 __all__ = ["choose_batch", "out_of_memory", "worth_compiling"]
 
 log = logging.getLogger("sciffusion")
-_MOST = 256  # items: larger calls are no faster
+_MOST = 256  # items, and
+_BUSY = 1 << 21  # cells of a call: larger ones are no faster, and the writing of a large last one is waited for
 _WORTH_COMPILING = 600.0  # seconds: compiling takes one to two minutes, and saves about a third
 
 
-def choose_batch(call: Callable[[int], Any], device: torch.device, *, items: int, asked: int | None = None) -> int:
-    """The micro-batch for ``items`` items: ``asked``, else what fits the GPU's free memory, else a CPU's default.
+def choose_batch(
+    call: Callable[[int], Any], device: torch.device, *, items: int, cells: int = 1, asked: int | None = None
+) -> int:
+    """The micro-batch for ``items`` items of a grid of ``cells``: ``asked``, or a CPU's default, or what keeps a GPU
+    busy and fits its memory.
 
     On a GPU ``call(size)`` draws that many items in few steps, as a trial; where memory does not suffice after all, the
     size is halved. The items are spread evenly over the calls, so that little of the last one is padding.
@@ -36,7 +40,7 @@ def choose_batch(call: Callable[[int], Any], device: torch.device, *, items: int
         if asked:
             call(asked)
             return asked
-        size = _even(items, microbatch(call, device, most=_MOST))
+        size = _even(items, microbatch(call, device, most=max(1, min(_MOST, _BUSY // cells))))
     except torch.OutOfMemoryError:
         raise out_of_memory(str(device), asked or 1) from None
     return _shrunk(call, size, device)

@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 
 import numpy as np
 import xarray as xr
@@ -58,6 +59,9 @@ class FakeEmulator:
     drawn: list = field(default_factory=list)
     execution: dict = field(default_factory=dict)
     calls: int = 0
+    stage: SimpleNamespace = field(
+        default_factory=lambda: SimpleNamespace(codec=SimpleNamespace(grid=SimpleNamespace(shape=GRID)))
+    )
 
     def identity(self):
         return {"model": self.model}

@@ -12,6 +12,7 @@ from sciffusion.errors import SciffusionError
 from sciffusion.fields.ensemble import EnsembleStore, open_ensemble
 from sciffusion.fields.locks import held
 from sciffusion.fields.markers import FOLDER
+from sciffusion.generation import engine
 from sciffusion.generation.processes import Process
 from sciffusion.generation.sizing import choose_batch
 from tests.generation.fake import FakeEmulator, expected
@@ -151,6 +152,9 @@ def test_the_micro_batch_is_what_fits_and_wastes_little_on_padding(monkeypatch):
     call, sizes = limited(9)
     assert choose_batch(call, gpu, items=1000) == 8
     assert sizes == [32, 16, 8]
+    monkeypatch.setattr("sciffusion.generation.sizing.microbatch", lambda call, device, most: most)
+    assert choose_batch(limited(999)[0], gpu, items=10_000, cells=256 * 256) == 32
+    assert choose_batch(limited(999)[0], gpu, items=10_000, cells=10**7) == 1
     assert choose_batch(call, torch.device("cpu"), items=1000) == 4
     with pytest.raises(SciffusionError, match="out of memory with 1 items"):
         choose_batch(limited(0)[0], gpu, items=1000)
@@ -178,3 +182,24 @@ def test_every_item_has_one_maker_and_work_is_even(size):
     shares = [[item for item in items if Process(rank, size).mine(*item)] for rank in range(size)]
     assert sorted(item for share in shares for item in share) == items
     assert max(map(len, shares)) - min(map(len, shares)) <= 4
+
+
+@pytest.mark.parametrize(
+    ("name", "process", "expected"),
+    [
+        (None, Process(), "cuda:0"),
+        (None, Process(3, 8, 3), "cuda:1"),
+        ("cuda", Process(1, 2, 1), "cuda:1"),
+        ("cuda:0", Process(1, 2, 1), "cuda:0"),
+        ("cpu", Process(1, 2, 1), "cpu"),
+    ],
+)
+def test_every_process_of_a_machine_has_a_gpu_of_its_own(monkeypatch, name, process, expected):
+    current = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "set_device", current.append)
+    device = engine._device(name, process)
+    assert device == torch.device(expected)
+    assert current == ([] if expected == "cpu" else [device])
