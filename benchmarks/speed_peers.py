@@ -44,6 +44,9 @@ def song_unet(channels: int, context: int, grid: Sequence[int]) -> nn.Module:
         build = import_module("physicsnemo.models.diffusion_unets").SongUNet
     sizes = {"img_resolution": list(grid), "in_channels": channels + context, "out_channels": channels}
     network = build(**sizes, amp_mode=True, dropout=0.0)
+    for seen in (torch.zeros(1, 1), nn.Parameter(torch.zeros(1, 1))):
+        # einops notes the types it has seen, for which torch would compile the network once more after its first call
+        import_module("einops").rearrange(seen, "a b -> b a")
     return Foreign(network, lambda net, x, noise: net(x, noise, None))
 
 
