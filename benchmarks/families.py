@@ -3,7 +3,8 @@
     python benchmarks/families.py --problem grf --recipes edm,flow       # rows that are missing; call again to go on
     python benchmarks/families.py --problem kolmogorov --recipes edm --seeds 0,1,2 --minutes 3
     python benchmarks/families.py --problem grf --recipes all --jobs 3 --until 560
-    python benchmarks/families.py --table                                # Markdown of all rows
+    python benchmarks/families.py --problem grf --table                  # Markdown
+    python benchmarks/families.py --page docs                            # docs/families.md and its pictures
     python benchmarks/families.py --problem grf --recipes edm --toy      # a minute, on any machine
 
 A row is one recipe, trained for ``--minutes`` of a device that it has to itself, all of its stages in equal parts,
@@ -29,24 +30,14 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
+from families_page import write_page
 from families_row import DISTILLED, Row, measure, problem_path
+from families_table import line, read, table
 
 from sciffusion import recipes
 from sciffusion.datasets import PROBLEMS
 from sciffusion.execution.device import resolve_device
 
-COLUMNS = {
-    "recipe": lambda r: r["recipe"],
-    "CRPS ratio": lambda r: f"{r['crps_ratio']:.3f}",
-    "spread/skill": lambda r: f"{r['spread_skill']:.3f}",
-    "RALSD (dB)": lambda r: f"{r['ralsd']:.2f}",
-    "log-power rms": lambda r: f"{r['log_power_rms']:.3f}",
-    "coarse rms": lambda r: f"{r['coarse_rms']:.1e}",
-    "calls": lambda r: f"{r['calls_per_member']:.0f}",
-    "ms/member": lambda r: f"{1000 * r['seconds_per_member']:.1f}",
-    "minutes": lambda r: f"{r['training_minutes']:.1f}",
-    "parameters": lambda r: f"{r['parameters'] / 1e6:.1f} M",
-}
 OVERHEAD = 50  # seconds of a row before its training, and after it
 GRACE = 5  # seconds to end in after a signal
 
@@ -68,7 +59,8 @@ def arguments() -> argparse.Namespace:
     add("--keep", type=Path, help="folder for trained emulators, and where teachers are looked for")
     add("--set", action="append", default=[], metavar="A.B=VALUE", help="override a setting of every row")
     add("--toy", action="store_true", help="few cases, steps and members: does it run?")
-    add("--table", action="store_true", help="print the rows that there are")
+    add("--table", action="store_true", help="print the rows of the problem")
+    add("--page", type=Path, help="write families.md and its pictures from all rows to this folder")
     return parser.parse_args()
 
 
@@ -82,21 +74,6 @@ def wanted(args: argparse.Namespace) -> Iterator[Row]:
                 yield row
 
 
-def table(folder: Path) -> str:
-    """Markdown, one table per problem, the best CRPS first."""
-    found = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
-    lines = []
-    for problem in dict.fromkeys(entry["problem"] for entry in found):
-        mine = sorted((entry for entry in found if entry["problem"] == problem), key=lambda entry: entry["crps_ratio"])
-        lines += [f"\n{problem}\n", f"| {' | '.join(COLUMNS)} |", f"|{'---|' * len(COLUMNS)}"]
-        lines += [line(entry) for entry in mine]
-    return "\n".join(lines)
-
-
-def line(entry: dict) -> str:
-    return f"| {' | '.join(show(entry) for show in COLUMNS.values())} |"
-
-
 def make(row: Row, args: argparse.Namespace) -> None:
     """One row in this process; its failure is written down, and costs the others nothing."""
     failed = args.out / "failed" / f"{row.name}.json"
@@ -108,7 +85,7 @@ def make(row: Row, args: argparse.Namespace) -> None:
         return
     (args.out / f"{row.name}.json").write_text(json.dumps(result, indent=1))
     failed.unlink(missing_ok=True)
-    print(line(result), flush=True)
+    print(line([result]), flush=True)
 
 
 def note_failure(path: Path, row: Row, why: str) -> None:
@@ -169,7 +146,7 @@ class Crew:
                 continue
             del self.running[row]
             path = self.args.out / f"{row.name}.json"
-            what = line(json.loads(path.read_text())) if path.is_file() else f"{row.name}: failed, see its log"
+            what = line([json.loads(path.read_text())]) if path.is_file() else f"{row.name}: failed, see its log"
             print(f"{self.elapsed:.0f} s: {what}", flush=True)
 
     def _end(self) -> None:
@@ -188,7 +165,10 @@ class Crew:
 def main() -> None:
     args, began = arguments(), time.monotonic()
     if args.table:
-        print(table(args.out))
+        print("\n".join(table([entry for entry in read(args.out) if entry["problem"] == args.problem])))
+        return
+    if args.page:
+        write_page(args.out, args.page)
         return
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     for folder in (args.out, args.work, args.keep):

@@ -111,6 +111,7 @@ def measure(row: Row, args: argparse.Namespace) -> dict[str, Any]:
         "seconds_per_member": seconds / drawn,
         "members": members,
         "cases": drawn // members,
+        "minutes": args.minutes,
         "training_minutes": turn.seconds / 60,
         "training_steps": emulator.card["stage_steps"],
         "training_cases": len(emulator.card["training_labels"]),

@@ -30,13 +30,14 @@ def scores(
     ensemble: xr.Dataset, truth: xr.Dataset, other: xr.Dataset, coarse: xr.Dataset | None, periodic: list[str]
 ) -> dict[str, Any]:
     """Means over variables of the scores, the CRPS over that of ``other``, and spectra."""
-    found = sf.evaluate(ensemble, truth, baselines={"yardstick": other}, coarse=coarse).scores
+    found = sf.evaluate(ensemble, truth, baselines={"yardstick": other}, coarse=coarse, brief=True).scores
     own = found.isel(system=0)
     decibels = own["ralsd"].mean()
     return {
         "crps": float(own["crps"].mean()),
         "crps_ratio": float(found["crps_ratio"].mean()),
         "crps_ratio_by_variable": found["crps_ratio"].values.ravel().tolist(),
+        "crps_ratio_interval": found["crps_ratio_interval"].values.ravel().tolist(),
         "spread_skill": float(own["spread_skill"].mean()),
         "ralsd": float(decibels),
         "log_power_rms": float(decibels) * np.log(10) / 10,

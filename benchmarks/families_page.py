@@ -1,0 +1,192 @@
+"""The family table as a page: what was run and how, tables, pictures, and what is missing and why."""
+
+import json
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import xarray as xr
+from families_table import Entry, grouped, reached, read, table
+from matplotlib.axes import Axes
+from matplotlib.ticker import NullFormatter
+
+from sciffusion import recipes
+from sciffusion.datasets.simulators import PROBLEMS
+
+__all__ = ["write_page"]
+
+WIDTH = 118
+COLOURS = "RdBu_r"
+
+INTRODUCTION = """\
+# The family table
+
+Every [recipe](recipes.md) trained on the same simulated data with the same time on the same kind of device, and judged
+by the same scores, beside the exact answer where there is one. The problems are those of [problems](problems.md).
+
+A row has its GPU to itself while it trains and samples; reading data, compiling and scoring are not counted. Stages of
+a recipe share its time in equal parts, a distilled one has a quarter of it and starts from the `edm` of the same table.
+Nothing is tuned to a problem: networks, rates and samplers are the recipes' own, batches of {batch}, no dropout,
+bfloat16, compiled but for regressions; the learning rate falls to a hundredth within the time. No denoiser is analytic.
+
+- CRPS ratio: fair CRPS over that of the yardstick on the same truths: independent draws of the exact posterior where it
+  is known, else the linear-Gaussian regression on the coarse cells around. 1 is perfect in the first case.
+- RALSD: rms over wavenumbers of the log ratio of the members' power to the truths' ([scores](scores.md)); log-power
+  rms is the same in natural logarithms. The yardstick's own, from so few cases, is not 0.
+- coarse rms: how far the members' block means are from the coarse input, in units of its sd. No projection is used.
+- calls: network calls per member; ms/member: with {members} members of {cases} cases drawn in large batches.
+"""
+NOT_FOR = {
+    "forecast": "needs the state before: for sequences in time",
+    "window": "needs windows of several times: a grid axis more",
+    "precipitation": "is `edm` where no variable has zeros",
+    "latent-text": "needs texts",
+}
+
+
+def write_page(results: Path, docs: Path) -> None:
+    """Write ``docs``/families.md and its pictures from the rows in ``results``. Raises where there are none."""
+    entries = read(results)
+    if not entries:
+        raise FileNotFoundError(f"no rows in {results}: make some first")
+    (docs / "images").mkdir(parents=True, exist_ok=True)
+    first = entries[0]
+    facts = {"batch": first["train"]["batch_size"], "members": first["members"], "cases": first["cases"]}
+    parts = [INTRODUCTION.format(**facts)]
+    for problem in dict.fromkeys(entry["problem"] for entry in entries):
+        mine = [entry for entry in entries if entry["problem"] == problem]
+        parts += section(problem, mine, results, docs)
+    (docs / "families.md").write_text("\n".join(parts).rstrip() + "\n")
+
+
+def section(problem: str, entries: Sequence[Entry], results: Path, docs: Path) -> list[str]:
+    """Heading, command, table, judgement, pictures, what is missing."""
+    groups, one = grouped(entries), entries[0]
+    summary = PROBLEMS[problem].summary if problem in PROBLEMS else "the embedded week of ERA5"
+    names, minutes = ",".join(groups), max(entry["minutes"] for entry in entries)
+    lines = [f"## {problem}", "", sentence(f"{summary}. {origin(entries)}"), ""]
+    lines += ["<!-- run: not -->", "```console"]
+    lines += [
+        f"$ python benchmarks/families.py --problem {problem} --recipes {names} --minutes {minutes:g} --jobs 4",
+        "```",
+    ]
+    lines += ["", *table(entries), "", sentence(yardstick_text(entries)), ""]
+    if problem.startswith("grf"):
+        lines += [*judgement(groups), ""]
+    lines += [f"![Fields of one case on {problem}](images/families-{problem}.png)", ""]
+    draw_fields(groups, results, docs / "images" / f"families-{problem}.png")
+    draw_spectra(groups, docs / "images" / f"families-{problem}-spectra.png")
+    lines += [
+        f"![Power of the members over that of the truths on {problem}](images/families-{problem}-spectra.png)",
+        "",
+    ]
+    return [*lines, sentence(f"Trained on {one['training_cases']} cases. {missing(problem, groups, results)}"), ""]
+
+
+def sentence(text: str) -> str:
+    return textwrap.fill(" ".join(text.split()), WIDTH, break_long_words=False, break_on_hyphens=False)
+
+
+def origin(entries: Sequence[Entry]) -> str:
+    """Devices, dates and commits."""
+    found = {key: ", ".join(sorted({str(entry[key]) for entry in entries})) for key in ("device", "date", "commit")}
+    return (
+        f"{found['device']}; {found['date']}; commit {found['commit']}; raw numbers in `benchmarks/results/families`."
+    )
+
+
+def yardstick_text(entries: Sequence[Entry]) -> str:
+    kind = "the exact posterior" if entries[0]["problem"].startswith("grf") else "the linear-Gaussian regression"
+    one = entries[0]
+    return (
+        f"The yardstick, {kind}, has a CRPS of {one['yardstick_crps']:.4f}, spread/skill"
+        f" {one['yardstick_spread_skill']:.3f} and RALSD {one['yardstick_ralsd']:.2f} dB on these cases."
+    )
+
+
+def judgement(groups: dict[str, list[Entry]]) -> list[str]:
+    """Which recipes reach what was aimed for, and what the others miss."""
+    misses = {name: reached(entries, groups) for name, entries in groups.items()}
+    good = ", ".join(f"`{name}`" for name, missed in misses.items() if not missed)
+    lines = [sentence(f"Aims reached: {good or 'none'}."), ""]
+    lines += [f"- `{name}` misses: {'; '.join(missed)}." for name, missed in misses.items() if missed]
+    return lines[:-1] if lines[-1] == "" else lines
+
+
+def missing(problem: str, groups: dict[str, list[Entry]], results: Path) -> str:
+    """The recipes without a row, and why."""
+    reasons = {}
+    for path in sorted((results / "failed").glob(f"{problem}-*.json")):
+        failure = json.loads(path.read_text())
+        reasons[failure["recipe"]] = f"failed on {failure['date']} ({failure['why']})"
+    why: dict[str, list[str]] = {}
+    for name in recipes.names():
+        if name not in groups:
+            why.setdefault(reasons.get(name) or NOT_FOR.get(name) or "not run yet", []).append(f"`{name}`")
+    if not why:
+        return "Every recipe has a row."
+    return "Missing: " + "; ".join(f"{', '.join(names)}: {reason}" for reason, names in why.items()) + "."
+
+
+# --- pictures
+
+
+def draw_fields(groups: dict[str, list[Entry]], results: Path, path: Path) -> None:
+    """A strip per recipe: coarse input, truth and two members of one case."""
+    shown = {name: results / f"{problem_row(entries[0])}.nc" for name, entries in groups.items()}
+    shown = {name: file for name, file in shown.items() if file.is_file()}
+    titles = ("coarse input", "truth", "member 1", "member 2")
+    figure, axes = plt.subplots(
+        len(shown), len(titles), figsize=(8, 2 * len(shown) + 0.3), layout="constrained", squeeze=False
+    )
+    for axis, title in zip(axes[0], titles, strict=True):
+        axis.set_title(title, fontsize=10)
+    for row, (name, file) in zip(axes, shown.items(), strict=True):
+        with xr.open_dataset(file) as ds:
+            fields = {"truth": ds["truth"], "coarse input": ds.get("coarse")}
+            fields |= {f"member {i + 1}": ds["member"].isel(member=i) for i in range(ds.sizes["member"])}
+            limit = float(abs(ds["truth"] - ds["truth"].mean()).max())
+            middle = float(ds["truth"].mean())
+            for axis, title in zip(row, titles, strict=True):
+                field(axis, fields.get(title), middle - limit, middle + limit)
+        row[0].set_ylabel(name, fontsize=10)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def problem_row(entry: Entry) -> str:
+    return f"{entry['problem']}-{entry['recipe']}-{entry['seed']}"
+
+
+def field(axis: Axes, values: xr.DataArray | None, low: float, high: float) -> None:
+    axis.set(xticks=[], yticks=[])
+    if values is None:
+        axis.set_visible(False)
+        return
+    values = values.squeeze()
+    plane = values.values if values.ndim == 2 else np.repeat(values.values[None], 16, axis=0)
+    axis.imshow(plane, origin="lower", cmap=COLOURS, vmin=low, vmax=high, interpolation="nearest")
+
+
+def draw_spectra(groups: dict[str, list[Entry]], path: Path) -> None:
+    """Power of members and yardstick over the truths', by wavenumber."""
+    figure, axis = plt.subplots(figsize=(8, 4), layout="constrained")
+    colours = plt.get_cmap("tab20")
+    for number, (name, entries) in enumerate(groups.items()):
+        spectra = entries[0]["spectra"]
+        ratio = np.divide(spectra["members"], spectra["truth"])
+        axis.semilogx(spectra["wavenumber"], ratio, color=colours(number), label=name, lw=1.6)
+    spectra = next(iter(groups.values()))[0]["spectra"]
+    axis.semilogx(spectra["wavenumber"], np.divide(spectra["yardstick"], spectra["truth"]), "k:", label="yardstick")
+    low, high = spectra["wavenumber"][0] * 0.99, spectra["wavenumber"][-1]
+    axis.axhspan(0.95, 1.05, color="0.92", zorder=0)
+    axis.axhline(1, color="0.6", lw=0.8, zorder=0)
+    axis.set(xlabel="wavenumber (cycles per unit of length)", ylabel="power of members / of truths", ylim=(0.4, 1.6))
+    axis.xaxis.set_major_formatter("{x:g}")
+    axis.xaxis.set_minor_formatter(NullFormatter())
+    axis.set_xticks([2**power for power in range(12) if low <= 2**power <= high])
+    axis.legend(ncols=5, fontsize=8, loc="lower left", frameon=False)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
