@@ -134,6 +134,17 @@ PROBLEMS: dict[str, Problem] = {
         batch=256,
         settings={"slope": 3.0},
     ),
+    "grf96": Problem(  # nothing is developed on it: what was chosen on grf is tried here
+        summary="Gaussian field on a finer grid, spectral density k^-2.5, given 4 x 4 block means; exact answer known",
+        variables={"phi": {"long_name": "Gaussian random field"}},
+        shape=(96, 96),
+        length=1.0,
+        factor=4,
+        cases=(8192, 64, 64),
+        make=_draws,
+        batch=256,
+        settings={"slope": 2.5},
+    ),
     "grf3d": Problem(
         summary="Gaussian field in three dimensions, spectral density k^-4, given 4 x 4 x 4 block means",
         variables={"phi": {"long_name": "Gaussian random field"}},

@@ -40,7 +40,7 @@ def write_problem(
     Parameters
     ----------
     name
-        One of ``PROBLEMS``: grf, grf3d, kolmogorov, kolmogorov-coarse, shallow-water, kuramoto-sivashinsky.
+        One of ``PROBLEMS``: grf, grf96, grf3d, kolmogorov, kolmogorov-coarse, shallow-water, kuramoto-sivashinsky.
     cases
         How many to (train, validate, test) on: trajectories of a flow, or independent draws. Default: the problem's.
     batch

@@ -21,6 +21,7 @@ from sciffusion.operators import BlockMean
 
 SMALL = {
     "grf": {"shape": (16, 16), "factor": 4},
+    "grf96": {"shape": (12, 12), "factor": 4},
     "grf3d": {"shape": (8, 8, 8), "factor": 2},
     "kolmogorov": {
         "shape": (16, 16),
