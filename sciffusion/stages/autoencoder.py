@@ -5,7 +5,7 @@ it has been trained and goes on the model's card.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -26,6 +26,7 @@ class AutoencoderStage(NetworkStage):
     draws: ClassVar[bool] = False
     direct: ClassVar[bool] = True
     settings: config.AutoencoderStage
+    settings_type: ClassVar[type[config.Settings]] = config.AutoencoderStage
 
     def __init__(
         self,
@@ -62,14 +63,3 @@ class AutoencoderStage(NetworkStage):
         """The field as the code keeps it."""
         z: Tensor = batch["z"]
         return self.decoded(self.network.encode(z)[0], z.shape[2:])
-
-    @classmethod
-    def restore(
-        cls,
-        entry: Mapping[str, Any],
-        codec: FieldCodec,
-        conditioners: Mapping[str, Conditioner],
-        earlier: Mapping[str, Stage],
-    ) -> Self:
-        """Rebuild from `describe`."""
-        return cls(config.AutoencoderStage.model_validate(entry["settings"]), codec, conditioners, earlier)

@@ -37,6 +37,7 @@ class NetworkStage(Stage):
     """A stage whose network is conditioned on ``settings.inputs``."""
 
     settings: Any
+    settings_type: ClassVar[type[config.Settings]]
     direct: ClassVar[bool] = False  # whether one answer of a network is the output itself; see `accelerate`
 
     def __init__(
@@ -170,6 +171,17 @@ class NetworkStage(Stage):
         """The settings."""
         settings: config.Settings = self.settings
         return {"settings": settings.model_dump(mode="json")}
+
+    @classmethod
+    def restore(
+        cls,
+        entry: Mapping[str, Any],
+        codec: FieldCodec,
+        conditioners: Mapping[str, Conditioner],
+        earlier: Mapping[str, Stage],
+    ) -> Self:
+        """Rebuild from `describe`."""
+        return cls(cls.settings_type.model_validate(entry["settings"]), codec, conditioners, earlier)
 
 
 def _token_features(conditioners: Sequence[Conditioner]) -> int:

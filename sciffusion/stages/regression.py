@@ -6,7 +6,7 @@ would be too small, and their ensembles too narrow. On other cases the mean of b
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +30,7 @@ class RegressionStage(NetworkStage):
     kind: ClassVar[str] = "regression"
     direct: ClassVar[bool] = True
     settings: config.RegressionStage
+    settings_type: ClassVar[type[config.Settings]] = config.RegressionStage
 
     def __init__(
         self,
@@ -96,14 +97,3 @@ class RegressionStage(NetworkStage):
             size = self.codec.valid_cells(window).shape[1:]
             like = torch.zeros(len(cases), len(self.codec.channels), *size, device=self.device)
             return self.mean(self.joined(context, given, size), like).index_select(0, order)
-
-    @classmethod
-    def restore(
-        cls,
-        entry: Mapping[str, Any],
-        codec: FieldCodec,
-        conditioners: Mapping[str, Conditioner],
-        earlier: Mapping[str, Stage],
-    ) -> Self:
-        """Rebuild from `describe`."""
-        return cls(config.RegressionStage.model_validate(entry["settings"]), codec, conditioners, earlier)
