@@ -5,6 +5,7 @@ window reads no more than it needs. Besides the interpolated field the network i
 fine cell lies (cosine and sine of the phase), on which the spread of the residual depends.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -128,8 +129,10 @@ class CoarseField(Conditioner):
         )
 
     def _is_fine(self, dataset: xr.Dataset) -> bool:
-        sizes = tuple(dataset.sizes[dim] for dim in self.grid.dims)
-        return sizes == self.grid.shape and sizes != self.coarse_grid.shape
+        return self._are_fine([dataset.sizes[dim] for dim in self.grid.dims])
+
+    def _are_fine(self, sizes: Sequence[int]) -> bool:
+        return tuple(sizes) == self.grid.shape != self.coarse_grid.shape
 
     def prepare(self, dataset: xr.Dataset | None, case: Case, window: Window | None = None) -> Inputs:
         """Interpolated coarse variables, phases, and where the coarse field exists (if it had gaps in training)."""
@@ -203,12 +206,18 @@ class CoarseField(Conditioner):
     def accept(self, dataset: xr.Dataset) -> tuple[xr.Dataset, list[str]]:
         """Rename, convert, reorder and regrid new data; on the fine grid they stay, and are coarsened case by case."""
         coarse, fine = self.source.coarse, self.source.fine
-        sizes = sorted(dataset.sizes.get(str(dim), 0) for dim in dataset.dims)
-        is_fine = all(size in sizes for size in self.grid.shape) and self.grid.shape != self.coarse_grid.shape
         told = told_names(self.settings.source, dataset)
+        sizes = {told.get(str(dim), str(dim)): size for dim, size in dataset.sizes.items()}
         with noted("sciffusion.fields.conventions") as notes:
-            accepted = harmonise(dataset, fine if is_fine else coarse, rename=told, name=self.name)
+            accepted = harmonise(dataset, fine if self._looks_fine(sizes) else coarse, rename=told, name=self.name)
         return accepted, notes
+
+    def _looks_fine(self, sizes: Mapping[str, int]) -> bool:
+        """Whether data with dims of ``sizes`` are on the fine grid. Dims of cases may be as long as those of a grid."""
+        if all(dim in sizes for dim in self.grid.dims):
+            return self._are_fine([sizes[dim] for dim in self.grid.dims])
+        there = Counter(sizes.values())
+        return Counter(self.grid.shape) <= there and not Counter(self.coarse_grid.shape) <= there
 
     def outside(self, dataset: xr.Dataset | None, case: Case) -> list[str]:
         """Variables that pass their range over all training cases and cells, and gaps that training did not have."""

@@ -260,3 +260,26 @@ def test_other_calendars_serve_as_labels():
     conditioner = whole(training)
     assert training.cases[2].labels == ("2041-03-01T00:00:00",)
     assert conditioner.coarse(data, training.cases[2]).shape[0] == 3
+
+
+@pytest.mark.parametrize("names", [{}, {"latitude": "lat", "longitude": "lon"}])
+@pytest.mark.parametrize("dims", [("time",), ("run", "time")])
+def test_as_many_cases_as_a_side_of_the_grid_has_cells_are_not_taken_for_fine_fields(dims, names):
+    """Coarse data of 12 times, or 12 runs and 12 times, for a grid of 12 x 12: they were once regridded to it."""
+    grid = ("latitude", "longitude")
+    coords = {dim: np.arange(12) for dim in dims} | {
+        "latitude": ("latitude", np.linspace(-82.5, 82.5, 12), {"units": "degrees_north"}),
+        "longitude": ("longitude", np.arange(0, 360, 30.0), {"units": "degrees_east"}),
+    }
+    values = np.random.default_rng(0).normal(size=(12,) * (len(dims) + 2)).astype("f4")
+    training = training_on(xr.Dataset({"t": ((*dims, *grid), values, {"units": "K"})}, coords), variables={"t": {}})
+    conditioner = CoarseField.build("coarse", config.CoarseField(variables=["t"], factor=3), None, training)
+    mapping = conservative(training.grid, conditioner.coarse_grid)
+    means = {"t": ((*dims, *grid), mapping(values.astype("f8")), {"units": "K"})}
+    coarse = xr.Dataset(
+        means, conditioner.coarse_grid.coords_dataset().assign_coords({d: coords[d] for d in dims}).coords
+    )
+    accepted, _ = conditioner.accept(coarse.rename(names))
+    assert (accepted.sizes["latitude"], accepted.sizes["longitude"]) == (4, 4)
+    case = training.cases[5]
+    np.testing.assert_allclose(conditioner.coarse(accepted, case), conditioner.coarse(training.data, case), rtol=1e-6)
