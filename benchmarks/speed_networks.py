@@ -20,6 +20,7 @@ UNETS = {
     "10": UNetSettings(channels=128, multipliers=[1, 2, 2], blocks=2, patch=2, dropout=0.0),
     "50": UNetSettings(channels=256, multipliers=[1, 2, 2, 2], blocks=2, patch=2, dropout=0.0),
     "100": UNetSettings(channels=384, multipliers=[1, 2, 2], blocks=2, patch=2, dropout=0.0),
+    "recipe": UNetSettings(dropout=0.0),
     "fine": UNetSettings(channels=64, multipliers=[1, 4, 6], blocks=2, dropout=0.0),
     "shallow": UNetSettings(channels=256, multipliers=[1, 1, 2], blocks=3, patch=2, dropout=0.0),
 }

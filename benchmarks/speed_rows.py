@@ -11,7 +11,7 @@ from itertools import cycle
 import torch
 from speed_networks import build, draw
 from speed_timing import host_seconds, roofline, seconds, unavoidable_bytes
-from speed_training import train_bare, train_lightning
+from speed_training import train_bare, train_lightning, train_package
 from torch._dynamo.utils import counters
 
 from sciffusion.diffusion import sigmas, solvers
@@ -59,6 +59,7 @@ def rows(toy: bool, train: bool) -> Iterator[Row]:
         yield Row("sample", "unet-toy", 16, 2, "loop")
         yield from (Row("grid", "unet-toy", 32, 1, mode) for mode in ("bf16", "tiled"))
         yield from (Row("train", "unet-toy", 16, 2, mode) for mode in ("bare", "lightning") if train)
+        yield from (Row("train", "unet-toy", 64, 2, "sciffusion") for _ in range(train))
         return
     peers = ("physicsnemo-songunet", "diffusers-unet2d")
     unets, dits = ("unet-50", "unet-100", "unet-10"), ("dit-100", "dit-50", "dit-10")
@@ -70,7 +71,10 @@ def rows(toy: bool, train: bool) -> Iterator[Row]:
     yield from (Row("call", n, 256, 16, "bf16") for n in ("unet-50", "dit-100", *peers))
     yield Row("call", "unet-50", 256, 16, "eager")
     if train:
+        modes = ("sciffusion", "bare", "lightning", "bare-graphs")
+        yield from (Row("train", "unet-recipe", 64, 16, mode) for mode in modes)
         yield from (Row("train", n, 256, 16, mode) for n in ("unet-50", "dit-100") for mode in ("bare", "lightning"))
+        yield from (Row("train", "unet-recipe", 64, 128, mode) for mode in modes[:3])
     yield from (Row("grid", "unet-50", side, 1, "bf16") for side in (512, 1024, 2048))
     yield from (Row("grid", "unet-50", side, 1, "tiled") for side in (1024, 2048))
     for batch, side in ((1, 256), (0, 256), (16, 128), (16, 512), (1, 128), (1, 512), (0, 128), (0, 512)):
@@ -111,11 +115,10 @@ def measure(row: Row, device: torch.device, ceiling: dict[str, float], toy: bool
     said = _Said()
     logging.getLogger("sciffusion").addHandler(said)
     counters.clear()
-    grid, (flop, traffic, count) = (row.side, row.side), cost(row.network, row.side)
+    flop, traffic, count = cost(row.network, row.side)
     result = {"parameters": count, "tflop_per_field": flop / 1e12}
     if row.task == "train":
-        train = {"bare": train_bare, "lightning": train_lightning}[row.mode]
-        result |= train(build(row.network, row.side), row.batch, grid, device, steps=(2, 2) if toy else (10, 40))
+        result |= _trained(row, device, (2, 2) if toy else (10, 40 if row.side > 64 else 200))
         floor = 3 * roofline(row.batch * flop, row.batch * traffic, ceiling)  # backward costs twice as much as forward
         shares = {"ceiling_share": 3 * row.batch * flop / result["seconds"] / ceiling["flop_per_s"]}
     else:
@@ -128,6 +131,16 @@ def measure(row: Row, device: torch.device, ceiling: dict[str, float], toy: bool
     logging.getLogger("sciffusion").removeHandler(said)
     _clean(device)
     return _rounded(result | shares | _compilation() | ({"said": said.lines} if said.lines else {}))
+
+
+def _trained(row: Row, device: torch.device, steps: tuple[int, int]) -> dict:
+    if row.mode == "sciffusion":
+        return train_package(row.network, row.batch, row.side, device, steps)
+    network, grid = build(row.network, row.side), (row.side, row.side)
+    if row.mode == "lightning":
+        return train_lightning(network, row.batch, grid, device, steps)
+    mode = "reduce-overhead" if row.mode == "bare-graphs" else None  # with CUDA graphs
+    return train_bare(network, row.batch, grid, device, steps, mode)
 
 
 def _timed(row: Row, device: torch.device, budget: float) -> dict:

@@ -1,15 +1,21 @@
-"""Training throughput: a bare loop shaped for the device, and the same network in plain Lightning."""
+"""Training throughput: a bare loop shaped for the device, this package's training, and plain Lightning."""
 
 import logging
 import time
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
+import pytorch_lightning as pl
 import torch
-from speed_networks import CHANNELS
+from speed_networks import CHANNELS, UNETS
 from torch import nn
 
+import sciffusion as sf
+from sciffusion import config
 from sciffusion.context import Context
+from sciffusion.datasets import write_problem
 from sciffusion.diffusion.denoiser import Preconditioned
 from sciffusion.diffusion.objectives import denoising_loss
 from sciffusion.diffusion.sigmas import NoiseRange
@@ -31,21 +37,23 @@ def _result(steps: int, batch: int, spent: float) -> dict:
     return {"seconds": spent / steps, "batch": batch, "fields_per_s": steps * batch / spent}
 
 
-def train_bare(network: nn.Module, batch: int, grid: Sequence[int], device: torch.device, steps: Steps) -> dict:
-    """bf16, compiled, channels_last, fused Adam, data on the device; all of it on GPUs only."""
+def train_bare(
+    network: nn.Module, batch: int, grid: Sequence[int], device: torch.device, steps: Steps, mode: str | None = None
+) -> dict:
+    """bf16, compiled (in a ``mode`` of torch's), channels_last, fused Adam, data on the device; all on GPUs only."""
     gpu, (warm, steps) = device.type == "cuda", steps
     network = network.train().to(device)
     if gpu:
         network = network.to(memory_format=torch.channels_last)
-    denoiser = Preconditioned(torch.compile(network, dynamic=False) if gpu else network)
+    denoiser = Preconditioned(torch.compile(network, dynamic=False, mode=mode) if gpu else network)
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-4, fused=gpu)
     data = _fields(4 * batch, grid, device)
 
     def step(index: int) -> None:
         chosen = data[(index % 4) * batch :][:batch]
+        optimizer.zero_grad(set_to_none=True)
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=gpu):
             loss = _loss(denoiser, chosen)
-        optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
 
@@ -59,30 +67,70 @@ def train_bare(network: nn.Module, batch: int, grid: Sequence[int], device: torc
     return _result(steps, batch, time.perf_counter() - start)
 
 
+class Clock(pl.Callback):
+    """Times the steps after the first ``warm``, and notes where the last of those waits for the device."""
+
+    def __init__(self, warm: int, device: torch.device) -> None:
+        self.warm, self.device, self.start, self.spent = warm, device, 0.0, 0.0
+        self.waits: list[str] = []
+        self._watch = warnings.catch_warnings(record=True)
+        self._seen: list[warnings.WarningMessage] | None = None
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: object) -> None:
+        if trainer.global_step == self.warm - 1 and self.device.type == "cuda":
+            self._seen = self._watch.__enter__()
+            warnings.simplefilter("always")
+            torch.cuda.set_sync_debug_mode("warn")
+        if trainer.global_step == self.warm:
+            self._note()
+            _wait(self.device)
+            self.start = time.perf_counter()
+
+    def on_train_end(self, *_: object) -> None:
+        _wait(self.device)
+        self.spent = time.perf_counter() - self.start
+
+    def _note(self) -> None:
+        if self._seen is not None:
+            torch.cuda.set_sync_debug_mode("default")
+            found = [warning for warning in self._seen if "synchroniz" in str(warning.message)]
+            self.waits = [f"{Path(warning.filename).name}:{warning.lineno}" for warning in found]
+            self._watch.__exit__(None, None, None)
+
+    def result(self, steps: int, batch: int) -> dict:
+        return _result(steps, batch, self.spent) | ({"waits": self.waits} if self.device.type == "cuda" else {})
+
+
+def train_package(network: str, batch: int, side: int, device: torch.device, steps: Steps) -> dict:
+    """``sf.train`` of the recipe edm on Gaussian fields of 64^2, as users run it, compiled on GPUs."""
+    if side != 64:
+        raise ValueError("the problem has 64 x 64 cells")
+    cases, (warm, steps) = 512 if device.type == "cuda" else 8, steps
+    warm += cases // batch  # every case has been read
+    clock = Clock(warm, device)
+    with TemporaryDirectory() as folder:
+        path = write_problem("grf", Path(folder) / "grf", cases=(cases, 2, 2), device=str(device), progress=False)
+        changed = config.load_experiment(path, recipe="edm").model_dump(mode="json") | {"output": f"{folder}/run"}
+        changed["stages"][0]["network"] = UNETS[network.removeprefix("unet-")].model_dump(mode="json")
+        changed["train"] |= {"steps": warm + steps, "batch_size": batch, "validate_every": 10**6}
+        changed["train"] |= {"compile": True} if device.type == "cuda" else {"accelerator": "cpu"}
+        sf.train(config.load_experiment(changed), progress=False, callbacks=[clock])
+    return clock.result(steps, batch)
+
+
 def train_lightning(network: nn.Module, batch: int, grid: Sequence[int], device: torch.device, steps: Steps) -> dict:
     """What a Lightning user writes: bf16-mixed, eager, AdamW, a DataLoader over tensors on the host."""
-    import pytorch_lightning as pl
 
     class Module(pl.LightningModule):
         def __init__(self) -> None:
             super().__init__()
             self.denoiser = Preconditioned(network.train())
-            self.start, self.spent, self.done = 0.0, 0.0, 0
 
         def training_step(self, fields: list[torch.Tensor], index: int) -> torch.Tensor:
             return _loss(self.denoiser, fields[0])
 
         def configure_optimizers(self) -> torch.optim.Optimizer:
             return torch.optim.AdamW(self.parameters(), lr=1e-4)
-
-        def on_train_batch_end(self, *_: object) -> None:
-            if self.global_step == warm:
-                _wait(device)
-                self.start = time.perf_counter()
-
-        def on_train_end(self) -> None:
-            _wait(device)
-            self.spent = time.perf_counter() - self.start
 
     warm, steps = steps
     data = torch.utils.data.TensorDataset(_fields(8 * batch, grid, torch.device("cpu")))
@@ -91,7 +139,7 @@ def train_lightning(network: nn.Module, batch: int, grid: Sequence[int], device:
     gpu = device.type == "cuda"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        module = Module()
+        clock = Clock(warm, device)
         trainer = pl.Trainer(
             max_steps=warm + steps,
             max_epochs=-1,
@@ -102,9 +150,10 @@ def train_lightning(network: nn.Module, batch: int, grid: Sequence[int], device:
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
+            callbacks=[clock],
         )
-        trainer.fit(module, loader)
-    return _result(steps, batch, module.spent)
+        trainer.fit(Module(), loader)
+    return clock.result(steps, batch)
 
 
 def _wait(device: torch.device) -> None:

@@ -26,7 +26,7 @@ def test_rows_are_measured_once_and_resumed(tmp_path):
     (machine,) = json.loads(out.read_text())
     assert torch.__version__ in machine
     first = json.loads(out.read_text())[machine]
-    assert len(script(out, "--train").splitlines()) == 5  # sample, grid and training rows; the others are there
+    assert len(script(out, "--train").splitlines()) == 6  # sample, grid and training rows; the others are there
     table = json.loads(out.read_text())[machine]
     assert {name: row for name, row in table["rows"].items() if name in first["rows"]} == first["rows"]
     assert [name for name, row in table["rows"].items() if "error" in row] == []
