@@ -1,0 +1,72 @@
+"""Callbacks of the family table: one row trains at a time, sampling comes first, a loss that is no number ends a row."""
+
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+import sciffusion as sf
+from tests.tiny import tiny_data, tiny_experiment
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+
+@pytest.fixture
+def turns(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import families_turn
+
+    return families_turn
+
+
+def experiment(folder, **train):
+    return tiny_experiment(tiny_data(folder / "data.nc"), folder / "run", validation_members=0, **train)
+
+
+def test_a_loss_that_is_no_number_ends_the_training(tmp_path, turns, monkeypatch):
+    monkeypatch.setattr(turns, "CHECKED", 3)
+    fine = experiment(tmp_path, steps=4, validate_every=4)
+    sf.train(fine, progress=False, callbacks=[turns.Finite()])
+    bad = experiment(tmp_path, steps=8, validate_every=8, learning_rate=1e30, warmup=0)
+    with pytest.raises(FloatingPointError, match="the loss is nan at step [36]"):
+        sf.train(bad, progress=False, callbacks=[turns.Finite()], overwrite=True)
+
+
+def test_cases_are_read_before_the_first_step(tmp_path, turns):
+    class Look(turns.pl.Callback):
+        def on_train_batch_start(self, trainer, *_):
+            self.read = len(trainer.train_dataloader._present)
+            trainer.should_stop = True
+
+    look = Look()
+    sf.train(experiment(tmp_path, steps=2), progress=False, callbacks=[turns.Warm(), look])
+    assert look.read == 12
+
+
+def test_trainings_wait_for_each_other_and_for_sampling(tmp_path, turns):
+    one, other, third = (turns.Turn(tmp_path / "gpu.lock") for _ in range(3))
+    order = []
+
+    def trains(turn, name):
+        turn.on_train_batch_end(None)
+        order.append(name)
+        turn.on_train_end(None, None)
+
+    def samples(turn):
+        with turn.first():
+            order.append("samples")
+
+    one.on_train_batch_end(None)  # trains
+    waiting = [threading.Thread(target=trains, args=(other, "trains")), threading.Thread(target=samples, args=(third,))]
+    for thread in waiting:
+        thread.start()
+        time.sleep(0.2)
+    assert order == []
+    time.sleep(0.3)
+    one.on_train_end(None, None)
+    for thread in waiting:
+        thread.join(10)
+    assert order == ["samples", "trains"]  # though it asked later
+    assert one.seconds > 0.6
+    assert other.seconds < 0.1  # waiting is not training
