@@ -1,6 +1,7 @@
 """One row of the family table: data, training, sampling, scores."""
 
 import argparse
+import math
 import os
 import subprocess
 import tarfile
@@ -88,10 +89,11 @@ def measure(row: Row, args: argparse.Namespace) -> dict[str, Any]:
     conditions, cases = chosen_cases(output, 4 if args.toy else args.cases)
     members = 4 if args.toy else args.members
     drawn = members * int(np.prod([len(labels) for labels in cases.values()]))
+    batch = at_once(emulator, members, drawn // members)
     with turn.first(), Counted() as counted:
         started = time.perf_counter()
         ensemble = emulator.sample(
-            conditions, members, cases=cases, seed=row.seed, device=str(device), batch_size=at_once(emulator, members)
+            conditions, members, cases=cases, seed=row.seed, device=str(device), batch_size=batch
         )
         seconds = time.perf_counter() - started
     print(f"{row.name}: {drawn} members in {seconds:.1f} s", flush=True)
@@ -198,12 +200,13 @@ def keep(emulator: Emulator, path: Path) -> None:
                 archive.add(file, file.name)
 
 
-def at_once(emulator: Emulator, members: int) -> int | None:
-    """Members per batch on a GPU: whole cases, so that none is computed for nothing."""
+def at_once(emulator: Emulator, members: int, cases: int) -> int | None:
+    """Members per batch on a GPU: whole cases, in batches of one size, so that hardly any is computed for nothing."""
     if not torch.cuda.is_available():
         return None
     cells = int(np.prod(emulator.stage.codec.grid.shape)) * len(emulator.stage.codec.channels)
-    return members * max(1, CELLS // (cells * members))
+    batches = math.ceil(cases / max(1, CELLS // (cells * members)))
+    return members * math.ceil(cases / batches)
 
 
 def chosen_cases(output: Path, count: int) -> tuple[Any, dict[str, list[Any]]]:

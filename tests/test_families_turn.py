@@ -1,4 +1,4 @@
-"""Callbacks of the family table: one row trains at a time, sampling comes first, a loss that is no number ends a row."""
+"""Callbacks of the family table: one row trains at a time, sampling comes first, a loss that is NaN ends a row."""
 
 import threading
 import time
@@ -29,7 +29,7 @@ def test_a_loss_that_is_no_number_ends_the_training(tmp_path, turns, monkeypatch
     fine = experiment(tmp_path, steps=4, validate_every=4)
     sf.train(fine, progress=False, callbacks=[turns.Finite()])
     bad = experiment(tmp_path, steps=8, validate_every=8, learning_rate=1e30, warmup=0)
-    with pytest.raises(FloatingPointError, match="the loss is nan at step [36]"):
+    with pytest.raises(FloatingPointError, match=r"the loss is nan at step [36]"):
         sf.train(bad, progress=False, callbacks=[turns.Finite()], overwrite=True)
 
 
