@@ -1,6 +1,8 @@
 """What every command has in common, and what ``doctor`` and ``demo`` refuse or report before any work."""
 
 import errno
+import subprocess
+import sys
 import types
 
 import pytest
@@ -56,6 +58,28 @@ def test_an_interrupt_ends_with_130_and_one_line(command, capsys):
     command.run = raising(KeyboardInterrupt())
     assert cli.main(["probe"]) == 130
     assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("lines", [1, 100_000])  # in the buffer until the end, and more than a pipe holds
+def test_a_reader_that_has_gone_ends_it_quietly(lines):
+    code = "\n".join(
+        [
+            "import sys; from sciffusion import cli; from sciffusion.cli import doctor",
+            f"doctor.run = lambda args: [print('x' * 80) for _ in range({lines})] and 0",
+            "sys.stdin.read(); sys.exit(cli.main(['doctor']))",  # begins when its reader has gone
+        ]
+    )
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", code], **pipes, text=True) as process:
+        process.stdout.close()
+        process.stdin.close()
+        assert (process.wait(), process.stderr.read()) == (141, "")
+
+
+def test_a_broken_pipe_of_another_kind_is_not_hidden(command):
+    command.run = raising(BrokenPipeError(errno.EPIPE, "a worker has gone"))
+    with pytest.raises(BrokenPipeError):
+        cli.main(["probe"])
 
 
 def test_other_errors_are_not_hidden(command):

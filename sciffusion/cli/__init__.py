@@ -7,6 +7,8 @@ at its top level imports torch or xarray, so that ``--help`` answers at once.
 import argparse
 import errno
 import os
+import select
+import signal
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -27,12 +29,18 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Returns 0, 2 for a SciffusionError or a full disk (without a traceback), 130 when interrupted,
-    85 when stopped by a signal of the batch system: "queue me again".
+    141 when nobody reads its output to the end, 85 when stopped by a signal of the batch system: "queue me again".
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     args = _parser(argv[0] if argv else "").parse_args(argv)
     try:
         status: int = args.run(args)
+        sys.stdout.flush()  # here, where a reader that has gone can be told from a fault
+    except BrokenPipeError:
+        if not _reader_gone():
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still in the buffer
+        status = 128 + signal.SIGPIPE
     except SciffusionError as error:
         if os.environ.get("SCIFFUSION_TRACEBACK"):
             raise
@@ -52,6 +60,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"sciffusion {args.command}: stopped on a signal; the same command goes on", file=sys.stderr)
         status = int(stop.code or 0)
     return status
+
+
+def _reader_gone() -> bool:
+    """Whether nobody reads what is printed any more: ``sciffusion evaluate ... | head``."""
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), select.POLLOUT)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 def _parser(called: str) -> argparse.ArgumentParser:

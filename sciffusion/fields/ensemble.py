@@ -63,6 +63,8 @@ class EnsembleStore:
         group = zarr.open_group(self.path, mode="r", use_consolidated=False)
         layout.check_version(self.path, dict(group.attrs))
         self.case_dims = tuple(str(group.attrs[layout.CASE_DIMS]).split())
+        names: Any = group.attrs[layout.VARIABLES]
+        self.variables = tuple(map(str, names))
         self.identity: dict[str, Any] = json.loads(str(group.attrs[cf.IDENTITY]))
         self.execution = execution_of(self.identity)
         self.storage = Storage.from_json(self.identity.get(STORAGE, {}))
@@ -72,12 +74,7 @@ class EnsembleStore:
         arrays = layout.arrays(self.path)
         self.members = [int(member) for member in arrays[MEMBER][:]]
         self.case_shape = arrays[STATUS].shape[1:]
-        lead = (MEMBER, *self.case_dims)
-        self._arrays = {
-            name: array
-            for name, array in arrays.items()
-            if layout.dims(array)[: len(lead)] == lead and name not in (MEMBER, STATUS)
-        }
+        self._arrays = {name: arrays[name] for name in self.variables if name in arrays}
         self._position = {member: index for index, member in enumerate(self.members)}
 
     @classmethod
@@ -194,11 +191,6 @@ class EnsembleStore:
         """Values of a variable in the dtype that the store gives readers."""
         dtype = self._arrays[name].dtype
         return np.asarray(arrays[name], dtype if dtype.kind == "f" else np.float32)
-
-    @property
-    def variables(self) -> tuple[str, ...]:
-        """Names of the variables that have members."""
-        return tuple(self._arrays)
 
     def place(self, case: int) -> tuple[int, ...]:
         """Index of a case along every case dim."""

@@ -21,6 +21,7 @@ from sciffusion.fields.storage import STORAGE, Storage
 
 __all__ = [
     "MEMBER",
+    "OWN",
     "STATUS",
     "append_members",
     "arrays",
@@ -35,15 +36,18 @@ __all__ = [
 MEMBER = "member"
 STATUS = "complete"  # coordinate (member, *case dims), written when the store is finalised
 CASE_DIMS = "sciffusion_case_dims"  # attribute
+VARIABLES = "sciffusion_variables"  # attribute: names in the order of the template, which the folder does not keep
 VERSION = "sciffusion_store_version"  # attribute
-_VERSION = 1
+_VERSION = 2
+OWN = (CASE_DIMS, VARIABLES)  # attributes that concern the store alone
 
 
 def make(
     path: Path, template: xr.Dataset, members: Sequence[int], case_dims: Sequence[str], identity: Mapping[str, Any]
 ) -> None:
     """Make the skeleton of a store at ``path``, which must not exist. No values of data variables are read."""
-    attributes = cf.provenance(template.attrs, identity) | {CASE_DIMS: " ".join(case_dims), VERSION: _VERSION}
+    layout = {CASE_DIMS: " ".join(case_dims), VARIABLES: list(map(str, template.data_vars)), VERSION: _VERSION}
+    attributes = cf.provenance(template.attrs, identity) | layout
     coordinates = _coordinates(template, members, case_dims).assign_attrs(attributes)
     with quiet():
         coordinates.to_zarr(path, mode="w-", zarr_format=3, consolidated=False)

@@ -38,6 +38,7 @@ def open_ensemble(path: Path | str, *, partial: bool = False) -> xr.Dataset:
     ds = ds.assign_coords(ds.coords.to_dataset().load().coords)
     layout.check_version(path, ds.attrs)
     case_dims = str(ds.attrs.pop(layout.CASE_DIMS)).split()
+    ds = ds[[name for name in ds.attrs.pop(layout.VARIABLES) if name in ds]]
     shape = tuple(ds.sizes[dim] for dim in case_dims)
     members = {int(member): index for index, member in enumerate(ds[MEMBER].values)}
     complete = completed(Markers(path).complete(), members, shape)

@@ -48,7 +48,7 @@ class Statistics:
     def _make(self, path: Path) -> None:
         with layout.quiet(), xr.open_zarr(self.store.path, chunks=None, consolidated=False) as ensemble:
             coords = ensemble.coords.to_dataset().drop_vars([MEMBER, STATUS]).load()
-            attributes = {key: value for key, value in ensemble.attrs.items() if key not in (layout.CASE_DIMS,)}
+            attributes = {key: value for key, value in ensemble.attrs.items() if key not in layout.OWN}
             count = len(self.store.members)
             coords = coords.assign_attrs(attributes, members=count, title=f"statistics of {count} members")
             if self.levels:

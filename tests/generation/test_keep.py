@@ -1,5 +1,6 @@
 """Statistics instead of members: exact, counted once, the same whoever makes them; and the members at a deadline."""
 
+import json
 import os
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from sciffusion.generation import closing, generate, work
 from sciffusion.generation.keep import Keep
 from sciffusion.generation.scoring import state_of
 from sciffusion.generation.target import Target
+from tests.generation import deadline as deadline_program
 from tests.generation.fake import FakeEmulator, conditions, expected
 
 ROOT = Path(__file__).parents[2]
@@ -185,6 +187,28 @@ def test_a_deadline_publishes_whole_members_only_and_the_rest_can_be_made_later(
     assert len(rest.drawn) <= 4 * MEMBERS - 4 * count
     np.testing.assert_array_equal(open_ensemble(path).u, expected(members=range(MEMBERS)).u)
     assert [entry.name for entry in tmp_path.iterdir()] == ["e.zarr"]
+
+
+def test_on_a_loaded_machine_a_deadline_is_kept_to_one_batch(tmp_path):
+    """Two processes beside twice as many busy loops as there are cores; the bound is made of the batches before."""
+    path, deadline = tmp_path / "e.zarr", 4.0
+    command = [sys.executable, "-m", "tests.generation.deadline", str(path), str(deadline)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+    found = json.loads(done.stdout)
+    for times in found["processes"]:
+        *batches, last = np.diff([*times["begun"], times["written"]])
+        assert len(batches) > 4
+        assert times["begun"][-1] < deadline + 0.1, "no batch is begun when the time is up"
+        longest = max(batches)  # of those before, from begin to begin
+        assert last < 2 * longest
+        places = (
+            deadline_program.PROCESSES * found["publishing"]
+        )  # one process puts its members in place after the other
+        assert times["returned"] <= deadline + 2 * longest + 4 * places
+    ds = open_ensemble(path)
+    assert 0 < ds.sizes["member"] < deadline_program.MEMBERS
+    np.testing.assert_array_equal(ds.u, expected(members=range(ds.sizes["member"])).u)
 
 
 def test_a_deadline_adds_to_what_is_published(tmp_path):

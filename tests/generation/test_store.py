@@ -64,6 +64,16 @@ def contents(path):
     return {str(file.relative_to(path)): file.read_bytes() for file in files}
 
 
+def test_variables_stay_in_their_order(tmp_path):
+    ordered = template()[["u", "t2m"]]
+    store = EnsembleStore.create(tmp_path / "e.zarr", ordered, [0], ("time",), IDENTITY)
+    store.write(0, 0, item(0, 0))
+    store.write(1, 0, item(1, 0))
+    store.write(2, 0, item(2, 0))
+    assert store.variables == ("u", "t2m")
+    assert list(open_ensemble(store.path).data_vars) == ["u", "t2m"]
+
+
 def test_what_is_written_is_read(tmp_path):
     filled(tmp_path / "e.zarr")
     ds = open_ensemble(tmp_path / "e.zarr")
@@ -328,7 +338,7 @@ def test_other_folders_are_not_taken_for_a_store(tmp_path):
 
 def test_a_store_of_a_later_version_is_refused(tmp_path):
     filled(tmp_path / "e.zarr")
-    zarr.open_group(tmp_path / "e.zarr").attrs[layout.VERSION] = 2
+    zarr.open_group(tmp_path / "e.zarr").attrs[layout.VERSION] = 99
     for opened in (EnsembleStore, open_ensemble):
         with pytest.raises(SciffusionError, match="install a newer sciffusion"):
             opened(tmp_path / "e.zarr")
