@@ -57,6 +57,7 @@ def arguments() -> argparse.Namespace:
     add("--out", type=Path, default=Path(__file__).parent / "results" / "families")
     add("--work", type=Path, default=Path("families-work"))
     add("--keep", type=Path, help="folder for trained emulators, and where teachers are looked for")
+    add("--commit", help="written into rows; default: that of the checkout")
     add("--set", action="append", default=[], metavar="A.B=VALUE", help="override a setting of every row")
     add("--toy", action="store_true", help="few cases, steps and members: does it run?")
     add("--table", action="store_true", help="print the rows of the problem")

@@ -122,7 +122,7 @@ def measure(row: Row, args: argparse.Namespace) -> dict[str, Any]:
         "train": emulator.card["experiment"]["train"],
         "device": describe_device(device),
         "torch": torch.__version__,
-        "commit": commit(),
+        "commit": args.commit or commit(),
         "date": datetime.now(UTC).date().isoformat(),
         "overrides": args.set,
     }
