@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from sciffusion.networks.layers import Linear, sum_weights
 
-__all__ = ["Attention", "TokenAttention", "attend", "residual"]
+__all__ = ["Attention", "TokenAttention", "attend", "attend_heads", "residual", "unit"]
 
 HEAD_WIDTH = 64
 SHARE = 0.3  # of attention in its residual sum (EDM2)
@@ -18,7 +18,11 @@ def attend(query: Tensor, key: Tensor, value: Tensor, heads: int, mask: Tensor |
     ``mask`` Bool (batch, key): True where a key counts. A sample without any key gets zeros. Keys and queries have
     norm sqrt(width per head), so the logits' scale does not depend on the magnitude of the features.
     """
-    query, key, value = _unit(_split(query, heads)), _unit(_split(key, heads)), _split(value, heads)
+    return attend_heads(unit(_split(query, heads)), unit(_split(key, heads)), _split(value, heads), mask)
+
+
+def attend_heads(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Attention of (batch, head, query, width), whatever the norm of queries and keys; see `attend`."""
     if mask is None:
         return F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
     present = mask.any(dim=1)
@@ -34,7 +38,7 @@ def _split(x: Tensor, heads: int) -> Tensor:
     return x.reshape(*x.shape[:2], heads, -1).transpose(1, 2)
 
 
-def _unit(x: Tensor) -> Tensor:
+def unit(x: Tensor) -> Tensor:
     """Scale the last axis to unit root mean square."""
     return F.rms_norm(x, (x.shape[-1],), eps=1e-6)
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from sciffusion.boundary import Boundary
 from sciffusion.context import Context
 from sciffusion.errors import SciffusionError
-from sciffusion.networks.attention import TokenAttention, attend
+from sciffusion.networks.attention import TokenAttention, attend_heads, unit
 from sciffusion.networks.blocks import Embedding
 from sciffusion.networks.inputs import gather
 from sciffusion.networks.layers import Fourier, Linear, bake
@@ -149,15 +149,15 @@ class TransformerBlock(nn.Module):
 
     def _attend(self, x: Tensor, angle: Tensor, windows: Windows | None) -> Tensor:
         batch, patches, width = x.shape
-        qkv = self.project(x).reshape(batch, patches, 3, self.heads, width // self.heads)
-        turned = rotate(qkv[:, :, :2], angle.reshape(patches, 1, 1, -1))
-        qkv = torch.cat([turned, qkv[:, :, 2:]], dim=2).reshape(batch, patches, 3 * width)
-        mask = None
+        query, key, value = self.project(x).reshape(batch, patches, 3, self.heads, width // self.heads).unbind(2)
+        turn, mask = angle.reshape(patches, 1, -1), None
+        parts = [rotate(unit(query), turn), rotate(unit(key), turn), value]  # turning keeps the norm
         if windows is not None:
             mask = windows.mask(batch, x.device)
-            qkv = windows.cut(qkv.reshape(batch, *windows.size, 3 * width))
-        query, key, value = qkv.chunk(3, dim=-1)
-        answer: Tensor = attend(query, key, value, self.heads, mask)
+            cut = [windows.cut(part.reshape(batch, *windows.size, width)) for part in parts]
+            parts = [part.reshape(*part.shape[:2], self.heads, -1) for part in cut]
+        query, key, value = (part.transpose(1, 2) for part in parts)
+        answer: Tensor = attend_heads(query, key, value, mask)
         if windows is not None:
             answer = windows.join(answer, batch).reshape(batch, patches, width)
         out: Tensor = self.out(answer)
