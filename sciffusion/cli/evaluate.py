@@ -15,7 +15,7 @@ __all__ = ["EXAMPLE", "HELP", "add_arguments", "run"]
 HELP = "score ensembles against the truth, beside baselines, and write a report"
 EXAMPLE = "sciffusion evaluate ens.zarr --reference fine.zarr --baselines linear=lin.zarr --report report.html"
 RENAMED = ("reference", "coarse", "training")
-PLAIN = ("variables", "dims", "periodic", "member", "estimator", "window", "block", "partial")
+PLAIN = ("variables", "dims", "periodic", "member", "estimator", "window", "block", "force_indices", "partial")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -77,6 +77,12 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--window", choices=("hann", "dct"), help="for spectra of open domains (hann)")
     parser.add_argument(
         "--block", type=int, metavar="N", help="consecutive cases that hang together (default: estimated)"
+    )
+    parser.add_argument(
+        "--force-indices",
+        action="store_true",
+        default=None,
+        help="runs of dry and wet days also of members that are not trajectories",
     )
     parser.add_argument(
         "--partial", action="store_true", default=None, help="accept ensemble stores that are not complete"

@@ -31,6 +31,7 @@ def evaluate_files(settings: EvaluationSettings, **options: Any) -> Evaluation:
         estimator=settings.estimator,
         window=settings.window,
         block=settings.block,
+        force_indices=settings.force_indices,
         **options,
     )
     return replace(evaluation, data={name: source.sha256 for name, source in settings.sources() if source.sha256})

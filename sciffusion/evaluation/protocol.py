@@ -9,6 +9,8 @@ import xarray as xr
 
 from sciffusion.errors import SciffusionError
 from sciffusion.evaluation.backend import BackendName, backend_of
+from sciffusion.evaluation.climate import Climate, climate
+from sciffusion.evaluation.climate_results import climate_maps, climate_table
 from sciffusion.evaluation.consistency import CoarseConsistency
 from sciffusion.evaluation.crps import Estimator
 from sciffusion.evaluation.domain import Domain, Window
@@ -53,6 +55,7 @@ def evaluate(
     backend: BackendName = "numpy",
     device: str | None = None,
     brief: bool = False,
+    force_indices: bool = False,
 ) -> Evaluation:
     """Judge an ensemble against the truth, beside baselines, on the cells and cases that all of them have.
 
@@ -100,6 +103,8 @@ def evaluate(
         numpy (default), or torch on ``device``, by default the GPU where there is one.
     brief
         Only the scores that the verdict is made of, in less than half the time.
+    force_indices
+        Runs of dry and wet days also of members whose attribute ``time_coherence`` says that they are no trajectories.
 
     Raises
     ------
@@ -123,8 +128,13 @@ def evaluate(
     panel.fix_marks(fields, cases)
     work = _Work(fields, _part(cases, part), sample, progress or (lambda label, done, total: None), processes)
     panel = _run(panel, _files(state), work).ordered(cases)
+    years = Climate(reasons=("yearly indices: a brief evaluation and a part have none",))
+    if not brief and part is None:
+        judged_cases = _of_sample(panel, cases, sample)
+        years = climate(panel, fields, judged_cases, forced=force_indices)
     found = [
-        _evaluation(panel.led_by(name), fields, cases, sample, block, ds, reference) for name, ds in judged.items()
+        _evaluation(panel.led_by(name), fields, cases, sample, block, years, ds, reference)
+        for name, ds in judged.items()
     ]
     return replace(found[0], others=dict(zip(list(judged)[1:], found[1:], strict=True)))
 
@@ -180,13 +190,14 @@ def _evaluation(
     cases: list[Case],
     sample: Callable[[Case], str],
     block: int | None,
+    years: Climate,
     ensemble: xr.Dataset,
     reference: xr.Dataset,
 ) -> Evaluation:
     samples = {key[0] for key in panel.tallies}
     if not samples:
         _no_overlap(cases, reference)
-    first = next(name for name in (HELD_OUT, UNKNOWN, IN_SAMPLE) if name in samples)
+    first = _first_sample(panel)
     labels = tuple(field.label for field in fields)
     results = {name: Results(panel, name, labels, block).dataset() for name in samples}
     units = {
@@ -196,10 +207,25 @@ def _evaluation(
     for ds in results.values():
         ds["units"] = ("variable", [units[label] for label in labels])
         ds.attrs["skipped"] = "; ".join(panel.skipped)
+    table = climate_table(years, list(panel.systems), labels)
+    results[first] = results[first].merge(table).assign_attrs(table.attrs)
     shown = next(case for case in cases if sample(case) == first and case.label in results[first]["case"])
     pictures = gallery(panel, fields, shown, first)
+    pictures = pictures.assign(climate_maps(years, next(iter(panel.systems)), panel.domain.grid.dims))
     in_sample = results.get(IN_SAMPLE) if first != IN_SAMPLE else None
     return Evaluation(results[first], in_sample, pictures, dict(ensemble.attrs))
+
+
+def _first_sample(panel: Panel) -> str:
+    """The sample that the report is about: what was held out, if anything."""
+    samples = {key[0] for key in panel.tallies}
+    return next((name for name in (HELD_OUT, UNKNOWN, IN_SAMPLE) if name in samples), HELD_OUT)
+
+
+def _of_sample(panel: Panel, cases: Sequence[Case], sample: Callable[[Case], str]) -> list[Case]:
+    """The cases of that sample that were judged."""
+    first = _first_sample(panel)
+    return [case for case in cases if case.label in panel.done and sample(case) == first]
 
 
 def scored_variables(ensemble: xr.Dataset, reference: xr.Dataset, wanted: Sequence[str] | None) -> list[str]:

@@ -43,6 +43,9 @@ class EvaluationSettings(Settings):
     block: int | None = Field(
         default=None, ge=1, description="consecutive cases that hang together; default: estimated"
     )
+    force_indices: bool = Field(
+        default=False, description="runs of dry and wet days also of members that are not trajectories"
+    )
     partial: bool = Field(default=False, description="accept ensemble stores that are not complete")
 
     def sources(self) -> Iterator[tuple[str, DataSource]]:

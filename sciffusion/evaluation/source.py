@@ -85,14 +85,15 @@ class Source:
         if size * count <= budget:
             return self.read(field, case)
         step = max(1, budget // (2 * size))
-        blocks = (self._only(slice(i, i + step)).read(field, case) for i in range(0, count, step))
+        blocks = (self.only(slice(i, i + step)).read(field, case) for i in range(0, count, step))
         first = next(blocks)
         if first is None:
             return None
         return Spool(member for block in chain([first], blocks) if block is not None for member in block)
 
-    def _only(self, members: slice) -> "Source":
-        return replace(self, ds=self.ds.isel({self.member: members}))
+    def only(self, members: slice) -> "Source":
+        """Some of the members."""
+        return self if self.member is None else replace(self, ds=self.ds.isel({self.member: members}))
 
     @property
     def _kept(self) -> tuple[str | None, ...]:

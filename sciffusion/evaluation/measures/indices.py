@@ -4,21 +4,25 @@ Runs of days mean something only where consecutive days of a member belong to on
 independent between days say so in the attribute ``time_coherence``, and are refused for CDD and CWD unless forced.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import xarray as xr
 from xarray.core.groupby import DataArrayGroupBy
 
 from sciffusion.errors import SciffusionError
-from sciffusion.evaluation.measures.places import mapped
 from sciffusion.fields.units import conversion
 
-__all__ = ["WET", "climate_indices"]
+__all__ = ["INDICES", "WET", "climate_indices", "is_trajectory", "kind_of"]
 
 WET = 1.0  # mm per day: ETCCDI's wet day
+RAIN_NAMES = ("pr", "tp", "rr", "prcp", "precip", "precipitation", "rain", "rainfall")
+RAIN_STANDARD = re.compile(r"(precipitation|rainfall)_(flux|amount|rate)|thickness_of_(precipitation|rainfall)_amount")
+WARM_NAMES = ("tasmax", "tmax", "tx", "mx2t", "t2m_max")
+Kind = Literal["precipitation", "temperature"]
 
 
 def climate_indices(
@@ -62,6 +66,24 @@ def climate_indices(
     return xr.Dataset({name: _index(INDICES[name], fields[INDICES[name].rain], dim) for name in chosen})
 
 
+def kind_of(field: xr.DataArray) -> Kind | None:
+    """Whether the indices know a variable: precipitation, or daily maximum temperature; by CF attributes, then name."""
+    name, standard = str(field.name).lower(), str(field.attrs.get("standard_name", ""))
+    if RAIN_STANDARD.search(standard) or name in RAIN_NAMES:
+        try:
+            _millimetres(field.isel(dict.fromkeys(field.dims, slice(0, 0))))
+        except SciffusionError:
+            return None
+        return "precipitation"
+    warmest = "maximum" in str(field.attrs.get("cell_methods", ""))
+    return "temperature" if name in WARM_NAMES or (standard == "air_temperature" and warmest) else None
+
+
+def is_trajectory(ds: xr.Dataset) -> bool:
+    """Whether consecutive days of a member belong to one evolution; taken for granted unless the attributes deny it."""
+    return not str(ds.attrs.get("time_coherence", "")).startswith("none")
+
+
 def _index(index: "Index", field: xr.DataArray, dim: str) -> xr.DataArray:
     found = index.of(field.groupby(field[dim].dt.year), dim)
     return found.assign_attrs(long_name=index.text, units=index.units or str(field.attrs.get("units", "")))
@@ -76,10 +98,11 @@ def _run(wet: bool, years: DataArrayGroupBy, dim: str) -> xr.DataArray:
 
 
 class Index(NamedTuple):
-    """What it is of, in words, its units, how it is computed from a field grouped by year, whether days must be in
-    sequence.
+    """Its usual name, what it is of, in words, its units, how it is computed from a field grouped by year, whether days
+    must be in sequence.
     """
 
+    title: str
     rain: bool
     text: str
     units: str
@@ -88,33 +111,40 @@ class Index(NamedTuple):
 
 
 INDICES = {
-    "rx1day": Index(True, "highest precipitation of one day", "mm", lambda years, dim: years.max(dim)),
-    "sdii": Index(True, "mean precipitation of wet days", "mm d-1", _wet_mean),
-    "cdd": Index(True, "most consecutive dry days", "d", partial(_run, False), sequence=True),
-    "cwd": Index(True, "most consecutive wet days", "d", partial(_run, True), sequence=True),
-    "txx": Index(False, "highest daily maximum temperature", "", lambda years, dim: years.max(dim)),
-    "txn": Index(False, "lowest daily maximum temperature", "", lambda years, dim: years.min(dim)),
+    "rx1day": Index("Rx1day", True, "highest precipitation of one day", "mm", lambda years, dim: years.max(dim)),
+    "sdii": Index("SDII", True, "mean precipitation of wet days", "mm d-1", _wet_mean),
+    "cdd": Index("CDD", True, "most consecutive dry days", "d", partial(_run, False), sequence=True),
+    "cwd": Index("CWD", True, "most consecutive wet days", "d", partial(_run, True), sequence=True),
+    "txx": Index("TXx", False, "highest daily maximum temperature", "", lambda years, dim: years.max(dim)),
+    "txn": Index("TXn", False, "lowest daily maximum temperature", "", lambda years, dim: years.min(dim)),
 }
 
 
 def _longest(flags: xr.DataArray, dim: str) -> xr.DataArray:
-    return mapped(_longest_run, [flags], [dim], {})
+    """The longest run of ones along ``dim``; a missing value ends a run, NaN where all are missing."""
+    found: xr.DataArray = xr.apply_ufunc(
+        _longest_run,
+        flags,
+        input_core_dims=[[dim]],
+        dask="parallelized",
+        output_dtypes=[np.float64],
+        dask_gufunc_kwargs={"allow_rechunk": True},
+    )
+    return found
 
 
 def _longest_run(flags: np.ndarray) -> np.ndarray:
-    """The longest run of ones; a missing value ends a run."""
-    if np.isnan(flags).all():
-        return np.asarray(np.nan)
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], flags == 1, [0]]).astype(int)))
-    return np.asarray(float((edges[1::2] - edges[::2]).max(initial=0)))
+    """Along the last axis: how many ones there were so far, less how many before the last that was none."""
+    count = np.cumsum(flags == 1, axis=-1)
+    run = count - np.maximum.accumulate(np.where(flags == 1, 0, count), axis=-1)
+    return np.where(np.isnan(flags).all(axis=-1), np.nan, run.max(axis=-1))
 
 
 def _coherent(ds: xr.Dataset, chosen: Sequence[str], forced: bool) -> None:
-    coherence = str(ds.attrs.get("time_coherence", ""))
     runs = [name for name in chosen if INDICES[name].sequence]
-    if coherence.startswith("none") and runs and not forced:
+    if runs and not forced and not is_trajectory(ds):
         raise SciffusionError(
-            f"{' and '.join(runs)} of members that are not trajectories (time_coherence: {coherence})",
+            f"{' and '.join(runs)} of members that are not trajectories (time_coherence: {ds.attrs['time_coherence']})",
             "choose other indices, or pass forced=True",
         )
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sciffusion.evaluation.report.gather import Shown, figures_of, maps_of
+from sciffusion.evaluation.report.gather import Shown, climate_maps_of, figures_of, maps_of
 from sciffusion.evaluation.report.sections import SECTIONS
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ def _all(evaluation: "Evaluation") -> Iterator[Shown]:
             yield from pictures
         for section in SECTIONS:
             yield from figures_of(evaluation, section, variable)
+        yield from climate_maps_of(evaluation, variable)
 
 
 def _plain(name: str) -> str:

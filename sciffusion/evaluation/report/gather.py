@@ -6,14 +6,15 @@ from typing import TYPE_CHECKING
 
 import xarray as xr
 
+from sciffusion.evaluation.measures.indices import INDICES
 from sciffusion.evaluation.report.figures import Drawing, styled
-from sciffusion.evaluation.report.maps import SHARED, case_maps, mean_maps
-from sciffusion.evaluation.report.sections import Plot, Section
+from sciffusion.evaluation.report.maps import RARE, SHARED, case_maps, climate_maps, mean_maps
+from sciffusion.evaluation.report.section import Plot, Section
 
 if TYPE_CHECKING:
     from sciffusion.evaluation.evaluation import Evaluation
 
-__all__ = ["Shown", "figures_of", "left_out", "maps_of", "scores_of"]
+__all__ = ["Shown", "climate_maps_of", "figures_of", "left_out", "maps_of", "scores_of"]
 
 
 @dataclass(frozen=True)
@@ -79,3 +80,23 @@ def maps_of(evaluation: "Evaluation", variable: str) -> Iterator[tuple[str, list
             owner = name if evaluation.others and words not in SHARED else ""
             shown.append(Shown(variable, "_".join(filter(None, ("map", owner, words))), drawing))
         yield name, shown
+
+
+def climate_maps_of(evaluation: "Evaluation", variable: str) -> Iterator[Shown]:
+    """Maps of whole years, what the ensembles share first."""
+    for name, units in _yearly_units(evaluation.scores, variable).items():
+        for index, (owner, one) in enumerate(evaluation.side_by_side.items()):
+            whose = owner if evaluation.others else "members"
+            with styled():
+                drawn = climate_maps(one.maps, variable, name, units, whose, shared=index == 0)
+            for words, drawing in drawn.items():
+                yield Shown(variable, f"climate_{words}", drawing)
+
+
+def _yearly_units(scores: xr.Dataset, variable: str) -> dict[str, str]:
+    """Of indices and rare values that may have maps."""
+    if "climate_index_units" not in scores:
+        return {}
+    known = scores["climate_index_units"].sel(variable=variable)
+    units = {name: str(known.sel(climate_index=name).item()) for name in INDICES}
+    return units | dict.fromkeys(RARE, str(scores["units"].sel(variable=variable).item()))

@@ -5,15 +5,17 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from sciffusion.evaluation.measures.indices import INDICES
 from sciffusion.evaluation.report.figures import INK, Drawing, figure
 
-__all__ = ["SHARED", "case_maps", "mean_maps"]
+__all__ = ["RARE", "SHARED", "case_maps", "climate_maps", "mean_maps"]
 
 MOST_CELLS = 360  # along an axis of a picture; finer fields are averaged down
 WIDTH, HEIGHT = 4.4, 2.6  # inches
 SHARED = ("coarse", "coarse input", "truth")
 PICTURES = ("coarse", "truth", "mean", "member 0", "member 1", "member 2")
 TITLES = {"coarse": "coarse input", "mean": "ensemble mean", "spread": "ensemble spread (sd)"}
+RARE = {"highest": "highest in 20 years", "lowest": "lowest in 20 years"}
 DEGREES = {"lat": "latitude (°N)", "latitude": "latitude (°N)", "lon": "longitude (°E)", "longitude": "longitude (°E)"}
 
 
@@ -40,6 +42,25 @@ def mean_maps(maps: xr.Dataset, variable: str, units: str) -> dict[str, Drawing]
         "mean CRPS": _picture(maps, crps, titles[0], units, 0, _high(crps.values), "viridis"),
         "mean error": _picture(maps, error, titles[1], units, -bound, bound, "RdBu_r"),
     }
+
+
+def climate_maps(
+    maps: xr.Dataset, variable: str, name: str, units: str, owner: str, *, shared: bool = True
+) -> dict[str, Drawing]:
+    """A yearly index or rare value of the truth, and how far the members of ``owner`` are from it.
+
+    Without ``shared`` only the latter.
+    """
+    if f"{variable}/climate {name}" not in maps:
+        return {}
+    truth, error = maps[f"{variable}/climate {name}"], maps[f"{variable}/climate error {name}"]
+    bound, words = _high(np.abs(error.values)), RARE.get(name) or INDICES[name].title
+    found = {}
+    if shared:
+        low, high, colours = _scale(truth.values)
+        found[f"{words} truth"] = _picture(maps, truth, f"{words}: truth", units, low, high, colours)
+    title = f"{words}: {owner} − truth"
+    return found | {f"{words} {owner}": _picture(maps, error, title, units, -bound, bound, "RdBu_r")}
 
 
 def _title(name: str) -> str:
@@ -91,7 +112,7 @@ def _label(maps: xr.Dataset, dim: str) -> str:
 
 
 def _dim(name: object) -> str:
-    return str(name).removeprefix("coarse_")
+    return str(name).removeprefix("coarse_").removeprefix("climate_")
 
 
 def _curve(field: xr.DataArray, title: str, units: str) -> Drawing:

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import xarray as xr
 
-from sciffusion.evaluation.report.gather import Shown, figures_of, left_out, maps_of
-from sciffusion.evaluation.report.sections import SECTIONS, Section
-from sciffusion.evaluation.report.tables import attributes, facts, numbers_table, scorecard_table
+from sciffusion.evaluation.report.gather import Shown, climate_maps_of, figures_of, left_out, maps_of
+from sciffusion.evaluation.report.section import Section
+from sciffusion.evaluation.report.sections import SECTIONS
+from sciffusion.evaluation.report.tables import attributes, facts, indices_table, numbers_table, scorecard_table
 from sciffusion.evaluation.report.words import GLOSSARY, MAPS, MASKED
 from sciffusion.evaluation.scorecard import interval_notes
 from sciffusion.evaluation.verdict import WHOLE, Statement, statements
@@ -56,6 +57,7 @@ def _body(evaluation: "Evaluation", section: Section, shown: list[str]) -> str:
         "scorecard": lambda: _scorecard(evaluation),
         "maps": lambda: _maps(evaluation, shown),
         "spectra": lambda: _spectra_note(evaluation.scores) + _figures(evaluation, section, shown),
+        "climate": lambda: _climate(evaluation, section, shown),
         "method": lambda: _method(evaluation),
     }
     return own.get(section.key, lambda: _figures(evaluation, section, shown))()
@@ -110,6 +112,20 @@ def _maps(evaluation: "Evaluation", shown: list[str]) -> str:
             text += f"<h4>{escape(name)}</h4>" if evaluation.others else ""
             text += _grid(pictures, set())
     return text
+
+
+def _climate(evaluation: "Evaluation", section: Section, shown: list[str]) -> str:
+    """Table, figures and maps of whole years; why something is left out."""
+    scores = evaluation.scores
+    text = indices_table(scores, list(evaluation.side_by_side))
+    methods = dict.fromkeys(map(str, scores["year_interval_method"].values)) if "years" in scores else {}
+    text += "".join(f'<p class="note">Intervals: {escape(words)}.</p>' for words in methods if text)
+    text += _figures(evaluation, section, shown)
+    for variable in shown:
+        pictures = list(climate_maps_of(evaluation, variable))
+        text += f"<h3>{escape(variable)}, cell by cell</h3>{_grid(pictures, set())}" if pictures else ""
+    left = str(scores.attrs.get("climate_left_out", ""))
+    return text + "".join(f'<p class="note">Left out: {escape(words)}.</p>' for words in left.split("; ") if words)
 
 
 def _figures(evaluation: "Evaluation", section: Section, shown: list[str]) -> str:

@@ -1,55 +1,12 @@
 """What the report consists of, as data: sections in the order in which a reader asks, and the figures of each."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
-import xarray as xr
-
 from sciffusion.evaluation.report import calibration, dependence, events, skill, spectral, values
-from sciffusion.evaluation.report.figures import Drawing
-from sciffusion.evaluation.report.systems import has
+from sciffusion.evaluation.report.section import Plot, Section
 
-__all__ = ["SECTIONS", "Plot", "Section"]
+__all__ = ["SECTIONS"]
 
 MEMBERS = "it needs an ensemble of two or more members"
 EVENTS = "the events did not happen"
-
-
-@dataclass(frozen=True)
-class Plot:
-    """A figure of one variable: ``draw`` from the scores of that variable.
-
-    ``needs`` names the scores without which it is left out, ``otherwise`` why that may be; ``each``: it shows one
-    ensemble alone, so it is drawn for every ensemble; else all systems are in it.
-    """
-
-    name: str
-    draw: Callable[[xr.Dataset], list[Drawing]]
-    caption: str
-    needs: tuple[str, ...]
-    otherwise: str = "nothing was computed"
-    each: bool = False
-
-    def possible(self, one: xr.Dataset) -> bool:
-        """Whether the scores of this variable have what it needs."""
-        return all(has(one, name) for name in self.needs)
-
-
-@dataclass(frozen=True)
-class Section:
-    """``says`` in one sentence what it shows, for a reader who has not seen the code.
-
-    ``columns`` are numbers of every system and variable, as a table: (heading, score); those without any are left out,
-    and without all of them the table is, for the reason ``otherwise``.
-    """
-
-    key: str
-    title: str
-    says: str
-    plots: tuple[Plot, ...] = ()
-    columns: tuple[tuple[str, str], ...] = ()
-    otherwise: str = "nothing was computed"
-
 
 SKILL = (
     Plot(
@@ -206,6 +163,16 @@ POOLED = (
         "the events did not happen",
     ),
 )
+CLIMATE = (
+    Plot(
+        "cell_return_levels",
+        values.cell_returns,
+        "How extreme a cell gets once in so many years, mean over cells, by a generalised extreme value distribution "
+        "of yearly extremes in every cell. Grey: 95 % interval of the truth.",
+        ("cell_return_level_truth", "cell_return_level_members"),
+        "it needs ten or more whole years of daily data",
+    ),
+)
 SECTIONS = (
     Section(
         "verdict", "Verdict", "What is right and wrong with the ensemble, in sentences that follow from the tests."
@@ -242,6 +209,12 @@ SECTIONS = (
             ("highest member", "highest_members"),
             ("highest truth", "highest_truth"),
         ),
+    ),
+    Section(
+        "climate",
+        "Is the climate right?",
+        "Yearly indices of daily data, and how rare extremes are in every cell.",
+        CLIMATE,
     ),
     Section(
         "dependence",

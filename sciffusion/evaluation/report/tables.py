@@ -1,19 +1,21 @@
 """Tables of the report."""
 
 import json
+import math
 from collections.abc import Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
 import xarray as xr
 
+from sciffusion.evaluation.measures.indices import INDICES
 from sciffusion.evaluation.scorecard import header, rows
 from sciffusion.evaluation.verdict.words import number
 
 if TYPE_CHECKING:
     from sciffusion.evaluation.evaluation import Evaluation
 
-__all__ = ["attributes", "facts", "numbers_table", "scorecard_table"]
+__all__ = ["attributes", "facts", "indices_table", "numbers_table", "scorecard_table"]
 
 JSON_ATTRIBUTES = ("sciffusion_identity", "sciffusion_settings")
 SHOWN = 12  # digits of a fingerprint
@@ -41,6 +43,38 @@ def numbers_table(scores: xr.Dataset, columns: Sequence[tuple[str, str]], judged
             cells = (_label(scores, str(variable)), str(system), *(number(float(one[name])) for _, name in known))
             body += _row(cells, index == 0, str(system) in judged)
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def indices_table(scores: xr.Dataset, judged: Sequence[str]) -> str:
+    """A row per climate index of every variable: truth and systems, means over years with their intervals."""
+    if "climate_index_truth" not in scores or not scores["climate_index_truth"].notnull().any():
+        return ""
+    systems = [str(name) for name in scores["system"].values]
+    head = "".join(f"<th>{escape(words)}</th>" for words in ("index", "truth", *systems))
+    body = ""
+    for variable in map(str, scores["variable"].values):
+        for index in map(str, scores["climate_index"].values):
+            one = scores.sel(variable=variable, climate_index=index)
+            if one["climate_index_truth"].isnull():
+                continue
+            units = str(one["climate_index_units"].item())
+            about, words = escape(f"{units}; {variable}"), INDICES[index]
+            title = f'<td class="words"><b>{words.title}</b> {words.text} <small>[{about}]</small></td>'
+            cells = [_with_interval(one, "climate_index_truth")]
+            cells += [_with_interval(one.sel(system=name), "climate_index_members") for name in systems]
+            body += f"<tr>{title}" + "".join(f"<td>{_cell(cell)}</td>" for cell in cells) + "</tr>"
+    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def _with_interval(one: xr.Dataset, name: str) -> str:
+    """With as many digits as the interval is wide."""
+    value, (low, high) = float(one[name]), one[f"{name}_interval"].values
+    if not math.isfinite(value):
+        return "–"
+    if not high > low:
+        return number(value)
+    digits = max(0, 1 - math.floor(math.log10(high - low)))
+    return f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
 
 
 def _label(scores: xr.Dataset, variable: str) -> str:

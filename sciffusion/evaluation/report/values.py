@@ -9,7 +9,7 @@ from sciffusion.evaluation.report.figures import INK, Drawing, figure, powers
 from sciffusion.evaluation.report.systems import known_systems, style, unit
 from sciffusion.evaluation.verdict.words import number
 
-__all__ = ["densities", "quantiles", "returns", "tails"]
+__all__ = ["cell_returns", "densities", "quantiles", "returns", "tails"]
 
 
 def densities(one: xr.Dataset) -> list[Drawing]:
@@ -64,19 +64,31 @@ def tails(one: xr.Dataset) -> list[Drawing]:
 
 def returns(one: xr.Dataset) -> list[Drawing]:
     """Return levels of the highest and of the lowest value."""
-    return [_returns(one.sel(extreme=name), str(name)) for name in one["extreme"].values[::-1]]
+    names = one["extreme"].values[::-1]
+    words = "{} value of the domain"
+    return [_returns(one.sel(extreme=name), "return_level", "return_period", words.format(name)) for name in names]
 
 
-def _returns(one: xr.Dataset, name: str) -> Drawing:
+def cell_returns(one: xr.Dataset) -> list[Drawing]:
+    """The same of single cells, over years, averaged over the domain."""
+    varied = one["cell_return_level_truth"].std("cell_return_period") > 0  # dry days are all the same
+    names = one["extreme"].values[varied.values][::-1]
+    words = "{} value of a cell"
+    return [
+        _returns(one.sel(extreme=name), "cell_return_level", "cell_return_period", words.format(name)) for name in names
+    ]
+
+
+def _returns(one: xr.Dataset, score: str, along: str, name: str) -> Drawing:
     canvas, (axes,) = figure()
-    period, bounds = one["return_period"], one["return_level_truth_interval"]
+    period, bounds = one[along], one[f"{score}_truth_interval"]
     axes.fill_between(period, bounds.isel(bound=0), bounds.isel(bound=1), color=INK, alpha=0.13, lw=0)
-    for system in known_systems(one, "return_level_members")[::-1]:
-        axes.plot(period, one["return_level_members"].sel(system=system), label=system, **style(one, system))
-    axes.plot(period, one["return_level_truth"], color=INK, lw=1.2, label="truth")
-    axes.set(title=f"Return levels, {name} value", xlabel="return period (cases)", ylabel=f"value{unit(one)}")
+    for system in known_systems(one, f"{score}_members")[::-1]:
+        axes.plot(period, one[f"{score}_members"].sel(system=system), label=system, **style(one, system))
+    axes.plot(period, one[f"{score}_truth"], color=INK, lw=1.2, label="truth")
+    axes.set(title=f"Return levels, {name}", xlabel=f"return period ({period.units})", ylabel=f"value{unit(one)}")
     axes.set_xscale("log")
     axes.set_xticks(period.values, [str(value) for value in period.values])
     axes.xaxis.set_minor_locator(NullLocator())
     axes.legend()
-    return Drawing(canvas, f"Return levels of the {name} value of the domain")
+    return Drawing(canvas, f"Return levels of the {name}")
