@@ -29,19 +29,26 @@ def solver_gain(
     table = solver if isinstance(solver, Plan) else plan(solver, sigmas, **settings)
     v = np.asarray(variance, dtype=np.float64)
     ratio = end_variance(table, v.ravel()) / (v.ravel() + table.end**2)
-    return np.asarray(np.sqrt(ratio.clip(min=0)).reshape(v.shape))  # rounding, where a solver is far from stable
+    return np.asarray(np.sqrt(ratio).reshape(v.shape))
 
 
 def end_variance(table: Plan, variance: Array) -> Array:
-    """Variance that each mode (mode,) ends with: the rows carry the covariance of (x, y, K_r, K_{r-1}, ...)."""
+    """Variance that each mode (mode,) ends with: the rows carry a factor of the covariance of (x, y, K_r, ...).
+
+    A factor (mode, size, source), one source for the start and for each noise: carrying the covariance itself would
+    square the rounding of a solver that is far from stable.
+    """
     size = 2 + table.depth
-    covariance = np.zeros((len(variance), size, size))
-    covariance[:, 0, 0] = variance + table.start**2 + table.kick**2
+    factor = np.zeros((len(variance), size, 1))
+    factor[:, 0, 0] = np.sqrt(variance + table.start**2 + table.kick**2)
     for row in table.rows:
         step = _update(row, size) @ _call(row.answer[0] * variance / (variance + row.sigma**2) + row.answer[1], size)
-        covariance = step @ covariance @ step.transpose(0, 2, 1)
-        covariance[:, 0, 0] += row.noise**2
-    return np.asarray(covariance[:, 0, 0])
+        factor = step @ factor
+        if row.noise:
+            source = np.zeros((len(variance), size, 1))
+            source[:, 0] = row.noise
+            factor = np.concatenate([factor, source], axis=2)
+    return np.asarray((factor[:, 0] ** 2).sum(axis=1))
 
 
 def _call(gain: Array, size: int) -> Array:
