@@ -127,6 +127,12 @@ class NoiseSettings(Settings):
         description="of the loss at each level: unit loss at first; of the noise (DDPM, score); of the network's own"
         " target (flow matching); min(1/sigma^2, 5)",
     )
+    dof: int | None = Field(
+        default=None,
+        ge=3,
+        description="degrees of freedom of Student-t noise, whose heavy tails suit extremes (5, say); needs a"
+        " deterministic solver; null: Gaussian noise",
+    )
 
 
 class Sampler(Settings):

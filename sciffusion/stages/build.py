@@ -127,6 +127,7 @@ def _build_denoiser(
     levels = fitted_range(settings.noise, leading_rms)
     kind: type[DenoiserStage] = registry.get("stages", settings.kind)
     stage = kind(settings, codec, conditioners, levels, constraint, earlier, frame)
+    stage.check_noise()
     if settings.sampler.threshold is not None and stage.bounds is not None:
         found = bounds(experiment, data, stage, settings.sampler.threshold)
         stage.cpu().bounds = found

@@ -6,6 +6,7 @@ where a coarse field must be reproduced, every answer of the denoiser is project
 are drawn consistently with it.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -24,11 +25,13 @@ from sciffusion.diffusion import parameterization, sampling, sigmas, solvers
 from sciffusion.diffusion.denoiser import Denoiser, Masked, Preconditioned, expand
 from sciffusion.diffusion.guidance.classifier_free import ClassifierFree
 from sciffusion.diffusion.guidance.threshold import Thresholded
+from sciffusion.diffusion.noises import require_gaussian
 from sciffusion.diffusion.tiling import Tiled, tile_boundary
 from sciffusion.errors import SciffusionError
 from sciffusion.execution.transfer import to_device
 from sciffusion.fields.cases import Case
 from sciffusion.fields.codec import FieldCodec
+from sciffusion.noise import NoiseKey, normal
 from sciffusion.stages import levels
 from sciffusion.stages.base import Item, Prepared, Stage, Window
 from sciffusion.stages.constraint import CoarseConstraint
@@ -84,7 +87,26 @@ class DenoiserStage(NetworkStage):
         measured = settings.sampler.threshold is not None
         self.register_buffer("bounds", torch.zeros(3, self.frame.space.shape[0]) if measured else None)
         self.parameterization = parameterization.by_name(settings.parameterization)
-        self.denoiser = Masked(Preconditioned(network, self.parameterization))
+        self.denoiser = self._wrapped(network)
+
+    def _wrapped(self, network: Any) -> Masked:
+        """The denoiser that a network makes."""
+        return Masked(Preconditioned(network, self.parameterization, dof=self.settings.noise.dof or math.inf))
+
+    def check_noise(self) -> None:
+        """Raise SciffusionError where members cannot be drawn with the settings' law of the noise."""
+        settings = self.settings.sampler
+        plan = solvers.plan(settings.solver, levels.grid(settings, self.noise_range, self.path))
+        if plan.stochastic:
+            require_gaussian(self.denoiser, f"the solver {settings.solver}")
+
+    def item_noise(self, item: Item, seed: int, step: int, stream: str) -> np.ndarray:
+        """As of any stage; a start in Student-t noise is divided by one number per item, from a stream of its own."""
+        drawn, dof = super().item_noise(item, seed, step, stream), self.settings.noise.dof
+        if dof is None or stream != "start":
+            return drawn
+        tails = normal(NoiseKey(seed, item.prepared.case.labels, item.member, self.name, step, "tails"), (dof,))
+        return np.asarray(drawn / np.sqrt(np.mean(tails.astype(np.float64) ** 2)), np.float32)
 
     @staticmethod
     def label_features(settings: Any) -> int:
@@ -106,7 +128,7 @@ class DenoiserStage(NetworkStage):
         cut = tuple(sides) != tuple(size)
         self._bound(tile_boundary(size, sides, names) if cut else names)
         network: Any = self.fast(self.network)
-        denoiser: Denoiser = Masked(Preconditioned(network, self.parameterization))
+        denoiser: Denoiser = self._wrapped(network)
         if not cut or settings is None:
             return denoiser
         overlap = min(sides) // 4 if settings.overlap is None else settings.overlap

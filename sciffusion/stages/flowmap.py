@@ -17,6 +17,7 @@ from sciffusion import config
 from sciffusion.context import Context
 from sciffusion.diffusion.denoiser import Denoiser
 from sciffusion.diffusion.flowmap import DenoiserMap, FlowMap, NetworkMap, sample_map
+from sciffusion.diffusion.noises import require_gaussian
 from sciffusion.diffusion.sampling import Noise, start_sd
 from sciffusion.execution.transfer import to_device
 from sciffusion.stages.base import Item
@@ -45,6 +46,11 @@ class FlowMapStage(DenoiserStage):
     def gamma(self) -> float:
         """Share of the noise that is drawn afresh between calls: all of it for maps that know the end only."""
         return 0.0 if self.settings.objective in TOLD else 1.0
+
+    def check_noise(self) -> None:
+        """Fresh noise between calls is Gaussian."""
+        if self.gamma and self.settings.sampler.steps > 1:
+            require_gaussian(self.denoiser, f"{self.settings.objective} in several calls")
 
     def flow_map(self, denoiser: Denoiser | None = None) -> FlowMap:
         """The map made of this stage's denoiser, or of ``denoiser``, which wraps it."""
@@ -104,6 +110,7 @@ class FlowMapStage(DenoiserStage):
             teacher.earlier,
             teacher.frame,
         )
+        student.check_noise()
         own, given = student.state_dict(), teacher.state_dict()
         student.load_state_dict({name: _fitted(value, given.get(name)) for name, value in own.items()})
         return student

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sciffusion.diffusion.noises import draw
 from sciffusion.diffusion.objectives import denoising_error, denoising_loss
 from sciffusion.diffusion.weights import edm_weight
 from sciffusion.stages.denoiser import DenoiserStage
@@ -44,7 +45,7 @@ class DenoiserModule(StageModule):
         learned = self.stage.learn(batch, self.kept(batch), generator)
         y, losses = learned.y, {}
         for sigma in self._levels():
-            noise = torch.randn(y.shape, generator=generator).to(y)
+            noise = draw(self.stage.denoiser, y, generator)
             level = y.new_full((len(y),), sigma)
             error = denoising_error(self.stage.denoiser, y, level, noise, learned.context, learned.area, learned.valid)
             losses[f"sigma_{sigma:.3g}"] = (edm_weight(level) * error).mean()

@@ -17,6 +17,7 @@ from sciffusion.diffusion.distillation import (
     ProgressiveDistillation,
 )
 from sciffusion.diffusion.flowmap import DenoiserMap, FlowMap
+from sciffusion.diffusion.noises import heavy_tails
 from sciffusion.diffusion.objectives import almost_fair_crps
 from sciffusion.diffusion.sigmas import NoiseRange, karras
 from sciffusion.errors import SciffusionError
@@ -79,7 +80,7 @@ class FlowMapModule(StageModule):
         shape = (MEMBERS * len(learned.y), *learned.y.shape[1:])
 
         def noise(_: int) -> Tensor:
-            return torch.randn(shape, generator=generator).to(learned.y)
+            return heavy_tails(torch.randn(shape, generator=generator), stage.denoiser.dof, generator).to(learned.y)
 
         levels, context = stage.levels(stage.settings.sampler), learned.context.repeat(MEMBERS)
         members = stage.walk(stage.flow_map(), noise(0), levels, context, noise)

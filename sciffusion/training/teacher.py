@@ -30,7 +30,7 @@ def distilled(teacher: Path, method: str, steps: int, output: str, overrides: Se
         "objective": method,
         "teacher": str(teacher.resolve()),
         "sampler": {"steps": steps},
-        "noise": {name: own["noise"][name] for name in ("sigma_min", "sigma_max")},
+        "noise": {name: own["noise"][name] for name in ("sigma_min", "sigma_max", "dof")},
     }
     if method == "progressive":
         grid, rounds = progressive_grid(stage, steps)
