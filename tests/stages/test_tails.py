@@ -6,6 +6,7 @@ import torch
 
 import sciffusion as sf
 from sciffusion.errors import SciffusionError
+from sciffusion.generation import held_out
 from sciffusion.stages.base import Item
 from tests.stages.toy import toy
 
@@ -38,19 +39,18 @@ def test_a_start_is_gaussian_noise_over_one_number_per_member(stages):
 
 
 def test_the_preconditioning_knows_the_law(stages):
-    heavy, plain, _ = stages
+    heavy, plain, prepared = stages
     assert heavy.denoiser.noise == "student-t"
     x, sigma = torch.ones(1, *plain.output_shape), torch.ones(1)
-    skips = [
-        float((stage.denoiser(x, sigma, None) / x).mean()) for stage in (heavy, plain)
-    ]  # the head is zero: c_skip x
+    answers = [stage.denoiser(x, sigma, stage.context([prepared])) for stage in (heavy, plain)]
+    skips = [float(answer.detach().mean()) for answer in answers]  # the untrained head is zero: c_skip x
     assert skips == pytest.approx([1 / (1 + DOF / (DOF - 2)), 1 / 2])
 
 
 def test_a_model_with_tails_trains_and_draws_the_same_members_when_loaded(tmp_path):
     made = toy(tmp_path, "edm", f"stages.denoiser.noise.dof={DOF}")
     emulator = sf.train(made.experiment, progress=False)
-    conditions, labels = sf.generation.held_out(made.folder)
+    conditions, labels = held_out(made.folder)
     cases = {dim: values[:1] for dim, values in labels.items()}
     drawn = emulator.sample(conditions, 2, cases=cases)
     assert np.isfinite(drawn["a"]).all()
