@@ -125,8 +125,15 @@ class Work:
         depth = _BATCHES * int(self.store.execution["batch_size"])
         threads = min(THREADS, physical_cores())
         torch.get_num_threads()  # this thread has its number of cores before the others take theirs
+        gpu = torch.cuda.current_device() if torch.cuda.is_initialized() else None
+
+        def begin() -> None:
+            one_core()
+            if gpu is not None:
+                torch.cuda.set_device(gpu)
+
         try:
-            with stopping.listening(), Writer(write, depth, threads, begin=one_core) as writer:
+            with stopping.listening(), Writer(write, depth, threads, begin=begin) as writer:
                 for batch in self.draw(todo):
                     for row in range(len(batch.pairs)):
                         writer.put((batch, row))
