@@ -8,40 +8,34 @@ bytes do not depend on which others are missing.
 
 import logging
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
-from functools import partial
-from math import ceil, prod
+from collections.abc import Sequence
+from math import ceil
 from pathlib import Path
-from typing import Any
 
 import torch
 import xarray as xr
 
 from sciffusion import config, durations
-from sciffusion.emulator import Cases, Check, Conditions, Drawing, Emulator
+from sciffusion.emulator import Cases, Conditions, Drawing, Emulator
 from sciffusion.errors import SciffusionError
 from sciffusion.execution.device import resolve_device
-from sciffusion.execution.precision import Precision, precision_name
-from sciffusion.fields.cases import Case, encode_label
-from sciffusion.fields.coherence import Coherence
+from sciffusion.execution.precision import Precision
 from sciffusion.fields.ensemble import EnsembleStore
 from sciffusion.fields.storage import Storage
 from sciffusion.generation.closing import Closing
 from sciffusion.generation.identity import identity
 from sciffusion.generation.keep import Keep
+from sciffusion.generation.plan import Plan
 from sciffusion.generation.processes import Process
 from sciffusion.generation.scoring import Scoring, state_of
-from sciffusion.generation.sizing import choose_batch, worth_compiling
+from sciffusion.generation.sizing import chosen, settled
 from sciffusion.generation.target import Target, Wanted
 from sciffusion.generation.trajectories import record_coherence
 from sciffusion.generation.work import Work
-from sciffusion.stages.drawing import Drawn
 
 __all__ = ["generate"]
 
 log = logging.getLogger("sciffusion")
-_TRIAL_STEPS = 3
 
 
 def generate(
@@ -142,13 +136,10 @@ def generate(
         raise SciffusionError("statistics with a deadline", "they need all members: give one of keep and deadline")
     target = Target(store, overwrite=overwrite, resume=resume, making=keep is not None or deadline is not None)
     process = Process.here().within(*share)
-    check = emulator.check(conditions, cases)
-    _report(check)
-    check, template, dims = _ordered(check, emulator)
-    place, numbers = _device(device, process), _numbers(members)
+    plan, place = Plan.of(emulator, conditions, members, cases, time_coherence), _device(device, process)
     who = identity(
         emulator,
-        check.conditions,
+        plan.check.conditions,
         seed=seed,
         sampler=sampler,
         device=place,
@@ -157,50 +148,32 @@ def generate(
         batch_size=batch_size,
         storage=storage,
     )
-    kept = None if keep is None else numbers[: keep.members]
-    if keep is not None:
-        who["keep"] = keep.to_json(numbers)
-    coherence = None if time_coherence is None else _coherence(time_coherence, conditions, check)
-    if coherence is not None:
-        check = replace(check, cases=[coherence.applied(case) for case in check.cases])
-        template = template.assign_attrs(time_coherence=str(coherence))
-        who["time_coherence"] = coherence.to_json()
-    wanted = Wanted(template, numbers, dims, who, allow_mixed, fsync, kept)
+    who |= {} if keep is None else {"keep": keep.to_json(plan.members)}
+    who |= {} if plan.coherence is None else {"time_coherence": plan.coherence.to_json()}
+    kept = None if keep is None else plan.members[: keep.members]
+    wanted = Wanted(plan.template, plan.members, plan.dims, who, allow_mixed, fsync, kept)
     if target.finished(wanted):
         log.info("%s is complete already", target.path)
         return target.path
-    settings: Drawing = {"seed": seed, "sampler": sampler, "device": str(place), "precision": precision}
-    count = ceil(len(check.cases) * len(numbers) / process.size)
+    drawing: Drawing = {"seed": seed, "sampler": sampler, "device": str(place), "precision": precision}
     with target.unless_overtaken(wanted):
-        ensemble = target.prepare(process, wanted, lambda: _chosen(emulator, check, count, batch_size, settings))
-        settings |= _settled(ensemble.execution)
-
-        def draw(items: Sequence[tuple[int, int]]) -> Iterable[Drawn]:
-            return emulator.draws(check, numbers, items=items, **settings)
-
-        scoring = None if score_against is None else Scoring(ensemble, score_against)
-        closing = Closing(ensemble, keep, scoring)
+        items = ceil(plan.items / process.size)
+        ensemble = target.prepare(process, wanted, lambda: chosen(emulator, plan.check, items, batch_size, drawing))
+        drawing |= settled(ensemble.execution)
+        closing = Closing(ensemble, keep, None if score_against is None else Scoring(ensemble, score_against))
         Work(
             ensemble,
-            numbers,
-            {case.labels: index for index, case in enumerate(check.cases)},
-            dims,
-            draw,
+            plan.members,
+            len(plan.check.cases),
+            draw=lambda items: emulator.draws(plan.check, plan.members, items=items, **drawing),
             begin=lambda: wanted.join(ensemble),
             closing=closing,
             verify=verify,
             progress=progress,
             until=until,
         ).run(process)
-
-        def finish() -> None:
-            if scoring is not None:
-                scoring.join(state_of(target.path))
-            if coherence is not None:
-                record_coherence(ensemble, coherence, check.cases, len(numbers if kept is None else kept))
-
         if closing.rest() and ensemble.completed().all():
-            target.publish(ensemble, kept, finish)
+            target.publish(ensemble, kept, lambda: _measure(target, ensemble, closing, plan, kept))
             log.info("%s is complete", target.path)
         elif deadline is not None:
             _publish_part(target, ensemble, deadline)
@@ -209,12 +182,12 @@ def generate(
     return target.path
 
 
-def _coherence(asked: str | float, conditions: Conditions, check: Check) -> Coherence:
-    """What was asked for, in steps of all conditions given, not only of the cases chosen."""
-    given = [conditions] if isinstance(conditions, xr.Dataset) else list(conditions.values())
-    coherence = Coherence.parse(str(asked), check.cases, [*given, *check.conditions.values()])
-    log.info("time coherence: %s", coherence)
-    return coherence
+def _measure(target: Target, ensemble: EnsembleStore, closing: Closing, plan: Plan, kept: Sequence[int] | None) -> None:
+    """What is found out once, over all cases of the complete ensemble."""
+    if closing.scoring is not None:
+        closing.scoring.join(state_of(target.path))
+    if plan.coherence is not None:
+        record_coherence(ensemble, plan.coherence, plan.check.cases, len(plan.members if kept is None else kept))
 
 
 def _publish_part(target: Target, ensemble: EnsembleStore, deadline: float) -> None:
@@ -226,56 +199,6 @@ def _publish_part(target: Target, ensemble: EnsembleStore, deadline: float) -> N
     log.info("%s holds %d of %d members; the same command goes on with the others", target.path, count, of)
 
 
-def _ordered(check: Check, emulator: Emulator) -> tuple[Check, xr.Dataset, tuple[str, ...]]:
-    """The check with its cases in the store's order, which is C order over the case dims; the template; these dims."""
-    template, dims = emulator.template(check), check.cases[0].dims
-    columns = [{encode_label(value): i for i, value in enumerate(template[dim].values)} for dim in dims]
-
-    def place(case: Case) -> tuple[int, ...]:
-        return tuple(column[label] for column, label in zip(columns, case.labels, strict=True))
-
-    if len(check.cases) != prod(map(len, columns)):
-        what = f"{len(check.cases)} cases do not fill {' x '.join(f'{template.sizes[dim]} {dim}' for dim in dims)}"
-        raise SciffusionError(what, "choose all combinations of labels, or generate one store for each")
-    return replace(check, cases=sorted(check.cases, key=place)), template, dims
-
-
-def _chosen(emulator: Emulator, check: Check, items: int, size: int | None, settings: Drawing) -> dict[str, Any]:
-    """What a new store leaves to the device: precision, micro-batch, and whether to compile."""
-    device = torch.device(settings["device"] or "cpu")
-    trial = partial(_trial, emulator, check, settings)
-    size = choose_batch(trial, device, items=items, cells=prod(emulator.stage.codec.grid.shape), asked=size)
-    steps = emulator.sampler(settings["sampler"]).steps
-    calls = ceil(items / size) * steps / min(steps, _TRIAL_STEPS)
-    compiled = worth_compiling(partial(trial, size), device, calls=calls)
-    return {"precision": precision_name(settings["precision"], device), "compiled": compiled, "batch_size": size}
-
-
-def _settled(execution: Mapping[str, Any]) -> Drawing:
-    """How the members of a store are drawn."""
-    return {
-        "precision": execution["precision"],
-        "compile": execution["compiled"],
-        "batch_size": execution["batch_size"],
-    }
-
-
-def _trial(emulator: Emulator, check: Check, settings: Drawing, size: int) -> None:
-    """Draw ``size`` items in a few steps, to see whether there is memory for them, and how long it takes."""
-    sampler = emulator.sampler(settings["sampler"])
-    sampler = sampler.model_copy(update={"steps": min(sampler.steps, _TRIAL_STEPS)})
-    options: Drawing = {**settings, "sampler": sampler, "batch_size": size, "graphs": False}
-    for batch in emulator.draws(check, 1, items=[(0, 0)] * size, **options):
-        batch.fields.wait()
-
-
-def _numbers(members: int | Sequence[int]) -> list[int]:
-    numbers = list(range(members)) if isinstance(members, int) else [int(member) for member in members]
-    if not numbers or min(numbers) < 0 or len(set(numbers)) < len(numbers):
-        raise SciffusionError(f"members {members!r}", "give a positive count, or different numbers from 0")
-    return numbers
-
-
 def _device(name: str | None, process: Process) -> torch.device:
     """The device asked for, else what there is; of several processes on one machine each has a GPU of its own."""
     device = resolve_device(name)
@@ -285,14 +208,3 @@ def _device(name: str | None, process: Process) -> torch.device:
         device = torch.device("cuda", process.local % torch.cuda.device_count())
     torch.cuda.set_device(device)  # so that nothing is put on another one by default
     return device
-
-
-def _report(check: Check) -> None:
-    """Say what the dry run found."""
-    for message in check.messages:
-        log.info(message)
-    flagged = list(check.outside.items())
-    for labels, what in flagged[:5]:
-        log.warning("outside the training range in %s: %s", ", ".join(map(str, labels)), "; ".join(what))
-    if len(flagged) > 5:
-        log.warning("outside the training range in %d more cases", len(flagged) - 5)

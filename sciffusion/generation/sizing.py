@@ -5,22 +5,54 @@ A member's last bits depend on them, so that memory is tried out before the firs
 
 import logging
 import time
-from collections.abc import Callable
-from math import ceil
+from collections.abc import Callable, Mapping
+from functools import partial
+from math import ceil, prod
 from typing import Any
 
 import torch
 
-from sciffusion.emulator import DEFAULT_BATCH
+from sciffusion.emulator import DEFAULT_BATCH, Check, Drawing, Emulator
 from sciffusion.errors import SciffusionError
 from sciffusion.execution.memory import microbatch
+from sciffusion.execution.precision import precision_name
 
-__all__ = ["choose_batch", "out_of_memory", "worth_compiling"]
+__all__ = ["choose_batch", "chosen", "out_of_memory", "settled"]
 
 log = logging.getLogger("sciffusion")
 _MOST = 256  # items, and
 _BUSY = 1 << 21  # cells of a call: larger ones are no faster, and the writing of a large last one is waited for
+_TRIAL_STEPS = 3
 _WORTH_COMPILING = 600.0  # seconds: compiling takes one to two minutes, and saves about a third
+
+
+def chosen(emulator: Emulator, check: Check, items: int, size: int | None, settings: Drawing) -> dict[str, Any]:
+    """What a new store leaves to the device: precision, micro-batch, and whether to compile."""
+    device = torch.device(settings["device"] or "cpu")
+    trial = partial(_trial, emulator, check, settings)
+    size = choose_batch(trial, device, items=items, cells=prod(emulator.stage.codec.grid.shape), asked=size)
+    steps = emulator.sampler(settings["sampler"]).steps
+    calls = ceil(items / size) * steps / min(steps, _TRIAL_STEPS)
+    compiled = _worth_compiling(partial(trial, size), device, calls=calls)
+    return {"precision": precision_name(settings["precision"], device), "compiled": compiled, "batch_size": size}
+
+
+def settled(execution: Mapping[str, Any]) -> Drawing:
+    """How the members of a store are drawn."""
+    return {
+        "precision": execution["precision"],
+        "compile": execution["compiled"],
+        "batch_size": execution["batch_size"],
+    }
+
+
+def _trial(emulator: Emulator, check: Check, settings: Drawing, size: int) -> None:
+    """Draw ``size`` items in a few steps, to see whether there is memory for them, and how long it takes."""
+    sampler = emulator.sampler(settings["sampler"])
+    sampler = sampler.model_copy(update={"steps": min(sampler.steps, _TRIAL_STEPS)})
+    options: Drawing = {**settings, "sampler": sampler, "batch_size": size, "graphs": False}
+    for batch in emulator.draws(check, 1, items=[(0, 0)] * size, **options):
+        batch.fields.wait()
 
 
 def choose_batch(
@@ -46,7 +78,7 @@ def choose_batch(
     return _shrunk(call, size, device)
 
 
-def worth_compiling(call: Callable[[], Any], device: torch.device, *, calls: float) -> bool:
+def _worth_compiling(call: Callable[[], Any], device: torch.device, *, calls: float) -> bool:
     """Whether a job on a GPU that takes as long as ``calls`` of ``call`` is long enough to pay for compilation."""
     if device.type != "cuda":
         return False

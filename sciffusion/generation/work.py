@@ -36,7 +36,7 @@ _BATCHES = 2  # so many are drawn ahead of them
 
 @dataclass(frozen=True)
 class Work:
-    """What there is to do in ``store``: ``numbers`` tells a case's number in it by its labels along ``dims``.
+    """What there is to do in ``store``: the ``members`` of so many ``cases``.
 
     ``draw`` makes items; ``begin`` is called before the first one is made; ``closing`` is told of every item. With
     ``until``, a time of `time.monotonic`, the work ends there, and members are made one after the other for all cases.
@@ -44,8 +44,7 @@ class Work:
 
     store: EnsembleStore
     members: Sequence[int]
-    numbers: Mapping[tuple[Any, ...], int]
-    dims: Sequence[str]
+    cases: int
     draw: Callable[[Sequence[Item]], Iterable[Drawn]]
     begin: Callable[[], None]
     closing: Closing
@@ -68,9 +67,7 @@ class Work:
                         self._make(other, False)
 
     def _share(self, process: Process) -> list[Item]:
-        items = [
-            (case, member) for case in self.numbers.values() for member in self.members if process.mine(case, member)
-        ]
+        items = [(case, member) for case in range(self.cases) for member in self.members if process.mine(case, member)]
         return items if self.until is None else sorted(items, key=lambda item: self.members.index(item[1]))
 
     def _over(self, drawing: Drawn | None = None) -> bool:
@@ -122,10 +119,10 @@ class Work:
                 progress.update(1)
                 self.closing.item(case)
 
-        depth = _BATCHES * int(self.store.execution["batch_size"])
+        depth = (_BATCHES if self.until is None else 1) * int(self.store.execution["batch_size"])
         threads = min(THREADS, physical_cores())
         torch.get_num_threads()  # this thread has its number of cores before the others take theirs
-        gpu = torch.cuda.current_device() if torch.cuda.is_initialized() else None
+        gpu = torch.cuda.current_device() if torch.cuda.is_initialized() else None  # type: ignore[no-untyped-call]
 
         def begin() -> None:
             one_core()
