@@ -1,6 +1,6 @@
 """Ranks, spread against error, densities, quantiles: how values are distributed."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import numpy as np
@@ -118,12 +118,16 @@ def _distribution(results: Results, field: str) -> Distribution:
 
 
 def _quantiles(results: Results) -> xr.Dataset:
-    ds = xr.Dataset(coords={**results.coords, "level": LEVELS})
+    ds = xr.Dataset(coords={**results.coords, "level": LEVELS, "bound": BOUNDS})
     members, truth = (
         results.table(partial(_quantiles_of, results, kind), (len(LEVELS),)) for kind in ("members", "truth")
     )
     ds["quantile_members"] = ((*PAIR, "level"), members, {"long_name": "area-weighted quantiles of all members"})
     ds["quantile_truth"] = (("variable", "level"), truth[0], {"long_name": "area-weighted quantiles of the truth"})
+    ends = results.table(partial(_shifted, results, "quantile_difference"), (len(LEVELS), 2))
+    ds["quantile_difference"] = ((*PAIR, "level"), members - truth, {"long_name": "members minus truth"})
+    words = {"long_name": "95 % interval of quantile_difference, by resampling cases"}
+    ds["quantile_difference_interval"] = ((*PAIR, "level", "bound"), ends, words)
     return ds
 
 
@@ -133,21 +137,48 @@ def _quantiles_of(results: Results, kind: str, system: str, field: str) -> np.nd
 
 
 def _distances(results: Results) -> xr.Dataset:
-    ds = xr.Dataset(coords=dict(results.coords))
+    ds = xr.Dataset(coords={**results.coords, "bound": BOUNDS})
     for name, text in (("wasserstein", "Wasserstein-1"), ("kolmogorov_smirnov", "Kolmogorov-Smirnov")):
-        values = results.table(partial(_distance, results, name))
+        values = results.table(partial(_value, results, name))
         ds[name] = (PAIR, values, {"long_name": f"{text} distance between the distributions of members and truth"})
+        ends = results.table(partial(_shifted, results, name), (2,))
+        words = {"long_name": f"95 % interval of {name}, by resampling cases"}
+        ds[f"{name}_interval"] = ((*PAIR, "bound"), ends, words)
     return ds
 
 
-def _distance(results: Results, name: str, system: str, field: str) -> float | None:
+Between = Callable[[Distribution, np.ndarray, np.ndarray], np.ndarray]  # of counts (bin,) of members and of the truth
+COMPARED: dict[str, Between] = {
+    "quantile_difference": lambda form, members, truth: form.quantiles(members) - form.quantiles(truth),
+    "wasserstein": lambda form, members, truth: wasserstein(members, truth, form.edges_of(len(members))),
+    "kolmogorov_smirnov": lambda form, members, truth: kolmogorov_smirnov(members, truth),
+}
+
+
+def _value(results: Results, name: str, system: str, field: str) -> np.ndarray | None:
     tally = results.tally(system, field)
     if tally is None:
         return None
-    members, truth = tally.total["values_members"], tally.total["values_truth"]
-    if name == "wasserstein":
-        return wasserstein(members, truth, _distribution(results, field).edges)
-    return kolmogorov_smirnov(members, truth)
+    return COMPARED[name](_distribution(results, field), tally.total["values_members"], tally.total["values_truth"])
+
+
+def _shifted(results: Results, name: str, system: str, field: str) -> np.ndarray | None:
+    """The interval in wider bins, moved by what they change in the value itself."""
+    metric = partial(_each, COMPARED[name], _distribution(results, field))
+    ends, wide = (of(metric, _wide, system, field) for of in (results.of_cases, results.of_all))
+    fine = _value(results, name, system, field)
+    return None if ends is None or wide is None or fine is None else ends + (fine - wide)[..., None]
+
+
+def _each(between: Between, form: Distribution, s: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Of counts (bin,) or (resample, bin)."""
+    if s["members"].ndim == 1:
+        return between(form, s["members"], s["truth"])
+    return np.stack([between(form, *pair) for pair in zip(s["members"], s["truth"], strict=True)])
+
+
+def _wide(tally: Tally) -> dict[str, np.ndarray]:
+    return {who: tally.stacked(f"wide_values_{who}") for who in ("members", "truth")}
 
 
 def _densities(results: Results) -> xr.Dataset:

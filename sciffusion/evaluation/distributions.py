@@ -1,7 +1,8 @@
 """The distribution of all values: density, quantiles to 99.99 %, and distances between distributions.
 
 Values are counted in fixed bins, equal steps of asinh((x - centre) / scale): 1/200 of ``scale`` near the centre and
-half a per cent of the distance from it in the tails. Counting is additive and one pass, and no tail is cut off.
+half a per cent of the distance from it in the tails. Counting is additive and one pass, and no tail is cut off. Case by
+case the counts are kept in wider bins, for intervals.
 """
 
 from collections.abc import Iterable
@@ -12,10 +13,11 @@ import numpy as np
 from sciffusion.evaluation.score import Pair
 from sciffusion.evaluation.tally import Sums
 
-__all__ = ["LEVELS", "Distribution", "kolmogorov_smirnov", "wasserstein"]
+__all__ = ["LEVELS", "WIDER", "Distribution", "kolmogorov_smirnov", "wasserstein"]
 
 STEP = 0.005
 REACH = 12.0  # asinh of the farthest value: 80 000 scales
+WIDER = 8  # bins that make one of those kept case by case
 LEVELS = np.array([0.0001, 0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.999, 0.9999])
 
 
@@ -33,6 +35,10 @@ class Distribution:
         steps = round(REACH / STEP)
         return np.asarray(self.centre + self.scale * np.sinh(STEP * np.arange(-steps, steps + 1)))
 
+    def edges_of(self, bins: int) -> np.ndarray:
+        """Edges of as many bins: all of them, or wider ones."""
+        return self.edges[:: (len(self.edges) - 1) // bins]
+
     def measure(self, pair: Pair) -> Sums:
         """Sums (bin,) of one case, kept in total, and the extreme values."""
         valid = pair.valid
@@ -42,7 +48,8 @@ class Distribution:
             members += self._count(member, valid & np.isfinite(member))
         counts = {"values_members": members / len(pair.members), "values_truth": truth}
         extremes = _extremes(pair.members, valid, "members") | _extremes([pair.truth], valid, "truth")
-        return Sums(total=counts, maximum=extremes)
+        wide = {f"wide_{name}": count.reshape(-1, WIDER).sum(axis=1) for name, count in counts.items()}
+        return Sums(by_case=wide, total=counts, maximum=extremes)
 
     def _count(self, field: np.ndarray, valid: np.ndarray) -> np.ndarray:
         steps = round(REACH / STEP)
@@ -52,12 +59,13 @@ class Distribution:
         return np.bincount(index, self.weights[valid], minlength=2 * steps)
 
     def quantiles(self, counts: np.ndarray, levels: np.ndarray = LEVELS) -> np.ndarray:
-        """Values below which each level's share of the area lies, linear within a bin."""
+        """Values below which each level's share of the area lies, linear within a bin; of wider bins too."""
+        edges = self.edges_of(len(counts))
         cumulative = np.concatenate([[0], np.cumsum(counts)]) / counts.sum()
         upper = np.clip(np.searchsorted(cumulative, levels, side="left"), 1, len(counts))
         low, high = cumulative[upper - 1], cumulative[upper]
         share = np.divide(levels - low, high - low, out=np.zeros_like(levels), where=high > low)
-        return np.asarray(self.edges[upper - 1] + share * np.diff(self.edges)[upper - 1])
+        return np.asarray(edges[upper - 1] + share * np.diff(edges)[upper - 1])
 
     def classes(self, counts: np.ndarray, most: int = 80) -> np.ndarray:
         """Indices of ``edges`` (class + 1,) that cut the range of the values into at most ``most`` even classes."""
@@ -71,18 +79,18 @@ class Distribution:
         return np.asarray(area / counts.sum() / np.diff(self.edges[classes]))
 
 
-def wasserstein(first: np.ndarray, second: np.ndarray, edges: np.ndarray) -> float:
-    """Area between two cumulative distributions (Wasserstein-1), in the units of ``edges``."""
-    return float((np.abs(_cumulative(first) - _cumulative(second)) * np.diff(edges)).sum())
+def wasserstein(first: np.ndarray, second: np.ndarray, edges: np.ndarray) -> np.ndarray:
+    """Area between two cumulative distributions (Wasserstein-1) of counts (..., bin), in the units of ``edges``."""
+    return np.asarray((np.abs(_cumulative(first) - _cumulative(second)) * np.diff(edges)).sum(axis=-1))
 
 
-def kolmogorov_smirnov(first: np.ndarray, second: np.ndarray) -> float:
-    """Largest distance between two cumulative distributions."""
-    return float(np.abs(_cumulative(first) - _cumulative(second)).max())
+def kolmogorov_smirnov(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Largest distance between two cumulative distributions of counts (..., bin)."""
+    return np.asarray(np.abs(_cumulative(first) - _cumulative(second)).max(axis=-1))
 
 
 def _cumulative(counts: np.ndarray) -> np.ndarray:
-    return np.asarray(np.cumsum(counts) / counts.sum())
+    return np.asarray(np.cumsum(counts, axis=-1) / counts.sum(axis=-1, keepdims=True))
 
 
 def _extremes(fields: Iterable[np.ndarray], valid: np.ndarray, name: str) -> dict[str, np.ndarray]:

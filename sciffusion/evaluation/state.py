@@ -17,7 +17,7 @@ from sciffusion.evaluation.tally import Tally
 __all__ = ["load", "save"]
 
 HEAD = "head"
-VERSION = 3
+VERSION = 4
 
 
 def save(panel: Panel, path: str | Path) -> None:

@@ -13,6 +13,7 @@ HELD = (
     *("roc_area", "event_brier", "fractions_skill", "hit_rate", "false_alarm_rate", "forecast_share"),
     *("observed_frequency", "isotonic_frequency", "structure_function_members", "structure_function_truth"),
     *("autocorrelation_members", "flatness_members", "joint_extremes_truth"),
+    *("wasserstein", "kolmogorov_smirnov", "quantile_difference"),
     *("variables_correlation_members", "variables_joint_extremes_truth"),
     *("pooled_crps_ratio", "rank_histogram", "spread_in_bin", "rmse_in_bin", "coarse_rms", "coarse_bias"),
 )

@@ -100,7 +100,7 @@ VALUES = (
     Plot(
         "quantiles",
         values.quantiles,
-        "On zero: right. Falling on the right or rising on the left: the extremes are too weak.",
+        "On zero: right. Falling on the right or rising on the left: the extremes are too weak. Bars: 95 % intervals.",
         ("quantile_members",),
     ),
     Plot(

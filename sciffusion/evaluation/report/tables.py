@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import xarray as xr
 
 from sciffusion.evaluation.measures.indices import INDICES
 from sciffusion.evaluation.scorecard import header, rows
-from sciffusion.evaluation.verdict.words import number
+from sciffusion.evaluation.verdict.words import interval_words, number
 
 if TYPE_CHECKING:
     from sciffusion.evaluation.evaluation import Evaluation
@@ -19,6 +20,7 @@ __all__ = ["attributes", "facts", "indices_table", "numbers_table", "scorecard_t
 
 JSON_ATTRIBUTES = ("sciffusion_identity", "sciffusion_settings")
 SHOWN = 12  # digits of a fingerprint
+MOST_DIGITS = 6  # after the point
 LONGEST = 600  # characters of an attribute that are shown
 
 
@@ -40,7 +42,7 @@ def numbers_table(scores: xr.Dataset, columns: Sequence[tuple[str, str]], judged
     for variable in scores["variable"].values:
         for index, system in enumerate(scores["system"].values):
             one = scores.sel(variable=variable, system=system)
-            cells = (_label(scores, str(variable)), str(system), *(number(float(one[name])) for _, name in known))
+            cells = (_label(scores, str(variable)), str(system), *(_with_interval(one, name) for _, name in known))
             body += _row(cells, index == 0, str(system) in judged)
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
@@ -68,12 +70,11 @@ def indices_table(scores: xr.Dataset, judged: Sequence[str]) -> str:
 
 def _with_interval(one: xr.Dataset, name: str) -> str:
     """With as many digits as the interval is wide."""
-    value, (low, high) = float(one[name]), one[f"{name}_interval"].values
-    if not math.isfinite(value):
-        return "–"
-    if not high > low:
-        return number(value)
-    digits = max(0, 1 - math.floor(math.log10(high - low)))
+    value = float(one[name])
+    low, high = one[f"{name}_interval"].values if f"{name}_interval" in one else (math.nan, math.nan)
+    digits = max(0, 1 - math.floor(math.log10(high - low))) if high > low else MOST_DIGITS + 1
+    if digits > MOST_DIGITS:
+        return number(value) + interval_words(np.array([low, high]))
     return f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
 
 

@@ -32,8 +32,9 @@ def quantiles(one: xr.Dataset) -> list[Drawing]:
     canvas, (axes,) = figure()
     place = ndtri(one["level"].values)
     for system in known_systems(one, "quantile_members")[::-1]:
-        gap = one["quantile_members"].sel(system=system) - one["quantile_truth"]
-        axes.plot(place, gap, label=system, **style(one, system))
+        looks, here = style(one, system), one.sel(system=system)
+        axes.plot(place, here["quantile_difference"], label=system, **looks)
+        axes.vlines(place, *here["quantile_difference_interval"].values.T, color=looks["color"], lw=1.0, alpha=0.7)
     axes.axhline(0, color=INK, lw=0.9)
     shown = [0.0001, 0.01, 0.1, 0.5, 0.9, 0.99, 0.9999]
     axes.set_xticks(ndtri(shown), [f"{100 * level:g}" for level in shown])
