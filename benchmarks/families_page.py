@@ -28,8 +28,9 @@ by the same scores, beside the exact answer where there is one. The problems are
 
 A row has its GPU to itself while it trains and samples; reading data, compiling and scoring are not counted. Stages of
 a recipe share its time in equal parts, a distilled one has a quarter of it and starts from the `edm` of the same table.
-Nothing is tuned to a problem: networks, rates and samplers are the recipes' own, batches of {batch}, no dropout,
-bfloat16, compiled but for regressions; the learning rate falls to a hundredth within the time. No denoiser is analytic.
+Nothing is tuned to a problem: networks, rates and samplers are the recipes' own, batches of {batch}, bfloat16,
+compiled but for regressions, no dropout where data are simulated; the learning rate falls to a hundredth within the
+time. No denoiser is analytic.
 
 - CRPS ratio: fair CRPS over that of the yardstick on the same truths: independent draws of the exact posterior where it
   is known, else the linear-Gaussian regression on the coarse cells around. 1 is perfect in the first case.
