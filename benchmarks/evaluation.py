@@ -4,7 +4,7 @@
     python benchmarks/evaluation.py --tasks crps ranks --repeats 3
     python benchmarks/evaluation.py --stream                     # 1000 members of 721 x 1440 from Zarr
     python benchmarks/evaluation.py --gpu --out gpu.json         # ours on one GPU, under a minute
-    python benchmarks/evaluation.py --merge gpu.json             # takes what another machine measured
+    python benchmarks/evaluation.py --merge gpu.json             # takes what another machine measured, into docs/ too
     python benchmarks/evaluation.py --small --out small.json     # seconds, for a test
 
 Other packages: pip install scores scoringrules numba xskillscore pysteps xrft numpy_groupies. Each row runs in a
@@ -33,6 +33,8 @@ from evaluation_rows import ARRANGED, SMALL, TASKS, Size
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results" / "evaluation.json"
+DOCS = HERE.parent / "docs" / "scores.md"
+MARKS = ("<!-- gpu: written by benchmarks/evaluation.py --merge -->\n", "<!-- /gpu -->")
 PACKAGES = ("numpy", "torch", "scores", "scoringrules", "numba", "xskillscore", "pysteps", "xrft")
 THREADS = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "MKL", "OPENBLAS", "NUMBA")}
 SLOWED = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")  # some machines set them for old builds; they slow current ones
@@ -115,6 +117,7 @@ def main() -> None:
     parser.add_argument("--gpu", action="store_true", help="ours on one GPU instead of the table")
     parser.add_argument("--device", default="cuda", help="the GPU")
     parser.add_argument("--merge", type=Path, help="add the rows on a GPU that this file holds, and measure nothing")
+    parser.add_argument("--docs", type=Path, default=DOCS, help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path, default=RESULTS)
     parser.add_argument("--row", nargs=2, metavar=("TASK", "PACKAGE"), help=argparse.SUPPRESS)
     parser.add_argument("--stream-row", nargs=2, metavar=("STORE", "WAY"), help=argparse.SUPPRESS)
@@ -129,10 +132,8 @@ def main() -> None:
     results = json.loads(args.out.read_text()) if args.out.exists() else {}
     about = {"date": str(date.today()), "machine": platform.processor() or platform.machine(), "versions": versions()}
     if args.merge:
-        from evaluation_gpu import table as gpu_table
-
         results["gpu"] = json.loads(args.merge.read_text())["gpu"]
-        print(gpu_table(results["gpu"]))
+        into_docs(results["gpu"], args.docs)
     elif args.gpu:
         sys.exit(gpu(args, size, results, about))
     elif args.stream:
@@ -159,6 +160,17 @@ def gpu(args: argparse.Namespace, size: Size, results: dict, about: dict) -> int
     found = measured(size, args.repeats, args.device, save)
     print(table(found), *wrong(found), sep="\n")
     return min(1, len(wrong(found)))
+
+
+def into_docs(results: dict, path: Path) -> None:
+    """The table between the marks of the page."""
+    from evaluation_gpu import table
+
+    about = "On {device}, torch {torch}, {date}, after one run that is not counted:".format(**results)
+    before, _, rest = path.read_text().partition(MARKS[0])
+    after = rest.partition(MARKS[1])[2]
+    path.write_text(f"{before}{MARKS[0]}{about}\n\n{table(results)}\n{MARKS[1]}{after}")
+    print(table(results))
 
 
 def rows(task: str, args: argparse.Namespace) -> dict:
