@@ -106,17 +106,21 @@ def draws_only(emulator: Emulator, check, execution: dict, device: torch.device,
     size = execution["batch_size"]
     options = {"precision": execution["precision"], "compile": execution["compiled"], "device": str(device)}
     items = [(0, member) for member in range(1000 * size)]
-    waiting, start, done = [], time.perf_counter(), 0
+    waiting, start, done, seconds = [], 0.0, 0, 0.0
     for batch in emulator.draws(check, items=items, batch_size=size, **options):
         waiting.append(batch)
-        if len(waiting) > 2:
-            waiting.pop(0).wait()
-            if not done:  # the first one records the network, and draws its noise for itself
-                start = time.perf_counter()
-            done += size
-            if time.perf_counter() - start > budget:
-                break
-    return (done - size) / (time.perf_counter() - start) if done > size else size / budget
+        if len(waiting) < 3:  # so many are ordered ahead
+            continue
+        waiting.pop(0).wait()
+        if not start:  # the first one records the network, and draws its noise for itself
+            start = time.perf_counter()
+            continue
+        done, seconds = done + size, time.perf_counter() - start
+        if seconds > budget:
+            break
+    for batch in waiting:  # leave the device idle
+        batch.wait()
+    return done / seconds
 
 
 def pretend(emulator: Emulator, seconds: float) -> None:
