@@ -108,7 +108,8 @@ class Problem:
 
     def draw(self, sampler: config.Sampler) -> tuple[xr.Dataset, float]:
         """An ensemble, and the seconds that it took."""
-        size, started = at_once(self.emulator, self.members), time.perf_counter()
+        count = int(np.prod([len(labels) for labels in self.cases.values()]))
+        size, started = at_once(self.emulator, self.members, count), time.perf_counter()
         ensemble = self.emulator.sample(
             self.conditions,
             self.members,

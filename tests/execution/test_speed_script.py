@@ -70,3 +70,14 @@ def test_the_list_names_the_peers_and_all_sizes():
     names = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True).stdout
     for part in ("physicsnemo-songunet/256/b16", "diffusers-unet2d", "unet-10", "dit-100", "/512/bmax/", "train/"):
         assert part in names
+
+
+def test_the_page_shows_what_was_measured():
+    """Every line of its tables of networks is one of the table that the script makes of the committed results."""
+    command = [sys.executable, "benchmarks/speed.py", "--table"]
+    environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"}
+    made = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True).stdout
+    page = (ROOT / "docs" / "performance.md").read_text()
+    shown = [line for line in page.splitlines() if line.startswith(("| call/", "| sample/", "| train/", "| grid/"))]
+    assert len(shown) > 10
+    assert set(shown) <= set(made.splitlines())
