@@ -4,6 +4,7 @@ import errno
 import logging
 import os
 import signal
+import threading
 from contextlib import contextmanager
 
 import numpy as np
@@ -13,6 +14,7 @@ import xarray as xr
 from sciffusion.config import Sampler
 from sciffusion.errors import SciffusionError
 from sciffusion.fields.ensemble import EnsembleStore, open_ensemble
+from sciffusion.generation import work
 from sciffusion.generation.identity import fingerprint
 from sciffusion.generation.writer import Writer
 from tests.generation.fake import FakeEmulator, conditions, expected
@@ -269,8 +271,8 @@ def test_the_fingerprint_sees_another_scenario_and_not_another_representation():
     assert len({fingerprint(ds) for ds in [base, *others]}) == 5
 
 
-def through_writer(write, jobs, depth=1):
-    with Writer(write, depth=depth) as writer:
+def through_writer(write, jobs, depth=1, **options):
+    with Writer(write, depth=depth, **options) as writer:
         for job in jobs:
             writer.put(job)
 
@@ -297,6 +299,43 @@ def test_the_writer_finishes_what_was_put_when_interrupted():
     with pytest.raises(KeyboardInterrupt):
         through_writer(written.append, jobs(), depth=4)
     assert written == [1]
+
+
+def test_several_threads_write_at_once_and_lose_nothing():
+    together, written = threading.Barrier(3), []
+
+    def write(job):
+        together.wait(timeout=30)  # passes only when three threads are here
+        written.append((job, threading.current_thread().name))
+
+    through_writer(write, range(12), depth=2, threads=3)
+    assert sorted(job for job, _ in written) == list(range(12))
+    assert len({thread for _, thread in written}) == 3
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+def test_an_error_of_any_writing_thread_ends_the_run_and_keeps_what_is_complete(tmp_path, monkeypatch, threads):
+    monkeypatch.setattr(work, "THREADS", threads)
+    write = EnsembleStore.write
+
+    def failing(store, case, member, *args):
+        if (case, member) == (1, 1):
+            raise SciffusionError("no space left")
+        write(store, case, member, *args)
+
+    monkeypatch.setattr(EnsembleStore, "write", failing)
+    with pytest.raises(SciffusionError, match="no space left"):
+        run(tmp_path / "e.zarr")
+    monkeypatch.undo()
+    store = EnsembleStore(tmp_path / "e.zarr")
+    complete = set(store.markers.complete())
+    assert {(0, 0), (0, 1), (0, 2)} <= complete  # what was begun before is written
+    assert (1, 1) not in complete
+    assert store.verify() == []
+    again = FakeEmulator()
+    run(tmp_path / "e.zarr", again)
+    assert set(again.drawn).isdisjoint(complete)
+    xr.testing.assert_identical(fields(tmp_path / "e.zarr"), fields(run(tmp_path / "undisturbed.zarr")))
 
 
 def test_what_a_killed_process_left_beside_the_output_is_cleared_up(tmp_path):

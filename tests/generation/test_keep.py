@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from sciffusion.generation.keep import Keep
 from sciffusion.generation.scoring import state_of
 from sciffusion.generation.target import Target
 from tests.generation import deadline as deadline_program
-from tests.generation.fake import FakeEmulator, conditions, expected
+from tests.generation.fake import Batch, FakeEmulator, conditions, expected
 
 ROOT = Path(__file__).parents[2]
 MEMBERS = 12
@@ -187,6 +188,37 @@ def test_a_deadline_publishes_whole_members_only_and_the_rest_can_be_made_later(
     assert len(rest.drawn) <= 4 * MEMBERS - 4 * count
     np.testing.assert_array_equal(open_ensemble(path).u, expected(members=range(MEMBERS)).u)
     assert [entry.name for entry in tmp_path.iterdir()] == ["e.zarr"]
+
+
+class Behind(FakeEmulator):
+    """Draws as a GPU does: orders are taken at once and carried out one after the other; ``delay`` seconds for each."""
+
+    def draws(self, *args, **options):
+        done, seconds = time.monotonic(), self.delay
+        self.delay = 0.0
+        for batch in super().draws(*args, **options):
+            done = max(done, time.monotonic()) + seconds
+            yield Late(batch.pairs, batch.parts, done)
+
+
+@dataclass
+class Late(Batch):
+    """There at the moment ``done``."""
+
+    done: float
+
+    def wait(self):
+        time.sleep(max(0.0, self.done - time.monotonic()))
+
+    def arrays(self, row):
+        self.wait()
+        return super().arrays(row)
+
+
+def test_a_device_that_is_behind_its_orders_gets_none_that_it_would_begin_after_the_deadline(tmp_path):
+    emulator = Behind(delay=0.2)
+    make(tmp_path / "e.zarr", emulator, deadline=1.1)
+    assert emulator.calls <= 6
 
 
 def test_on_a_loaded_machine_a_deadline_is_kept_to_one_batch(tmp_path):
