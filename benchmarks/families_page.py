@@ -103,8 +103,15 @@ def yardstick_text(entries: Sequence[Entry]) -> str:
     one = entries[0]
     return (
         f"The yardstick, {kind}, has a CRPS of {one['yardstick_crps']:.4f}, spread/skill"
-        f" {one['yardstick_spread_skill']:.3f} and RALSD {one['yardstick_ralsd']:.2f} dB on these cases."
+        f" {one['yardstick_spread_skill']:.3f} and RALSD {one['yardstick_ralsd']:.2f} dB on these cases. Resampling the"
+        f" cases moves a CRPS ratio by ±{chance(entries):.3f} (half of a 95 % interval, on average over rows)."
     )
+
+
+def chance(entries: Sequence[Entry]) -> float:
+    """Mean half-width of the intervals of the CRPS ratio, (low, high) per variable."""
+    ends = [np.reshape(entry["crps_ratio_interval"], (-1, 2)) for entry in entries]
+    return float(np.mean([np.diff(pair) / 2 for pair in ends]))
 
 
 def judgement(groups: dict[str, list[Entry]]) -> list[str]:

@@ -77,6 +77,7 @@ def row(recipe, seed=0, **changed):
     power = (np.arange(1, 33.0) ** -2).tolist()
     return {
         "problem": "grf", "recipe": recipe, "seed": seed, "crps": 0.218, "crps_ratio": 1.004, "spread_skill": 0.99,
+        "crps_ratio_interval": [1.0, 1.008],
         "ralsd": 0.1, "log_power_rms": 0.023, "yardstick_crps": 0.2171, "yardstick_ralsd": 0.08,
         "yardstick_spread_skill": 1.0, "coarse_rms": 0.01, "calls_per_member": 20.0, "seconds_per_member": 0.002,
         "members": 50, "cases": 64, "minutes": 2.0, "training_minutes": 2.0, "training_steps": {"denoiser": 5000},
@@ -106,6 +107,7 @@ def test_the_page_says_what_reaches_its_aims_and_what_is_missing(tmp_path):
     lines = [line for line in page.splitlines() if line.startswith("| ")]
     assert [line.split(" | ")[0][2:] for line in lines] == ["recipe", "edm", "dit", "ect", "latent"]  # the best first
     assert "| edm | 1.005 ± 0.001 | 0.990 |" in page
+    assert "moves a CRPS ratio by ±0.004" in page
     assert "Aims reached: `edm`." in page
     assert "- `dit` misses: CRPS within 2 %." in page
     assert "- `ect` misses: spread/skill within 3 % of the teacher's." in page  # 1.03 is within 3 % of 1.005
