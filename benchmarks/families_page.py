@@ -32,8 +32,8 @@ Nothing is tuned to a problem: networks, rates and samplers are the recipes' own
 compiled but for regressions, no dropout where data are simulated; the learning rate falls to a hundredth within the
 time. No denoiser is analytic.
 
-- CRPS ratio: fair CRPS over that of the yardstick on the same truths: independent draws of the exact posterior where it
-  is known, else the linear-Gaussian regression on the coarse cells around. 1 is perfect in the first case.
+- CRPS ratio: fair CRPS over that of the yardstick on the same truths. This is the exact posterior where it is known,
+  whose CRPS is computed in closed form: 1 is perfect. Elsewhere it is the linear-Gaussian regression on coarse cells.
 - RALSD: rms over wavenumbers of the log ratio of the members' power to the truths' ([scores](scores.md)); log-power
   rms is the same in natural logarithms. The yardstick's own, from so few cases, is not 0.
 - coarse rms: how far the members' block means are from the coarse input, in units of its sd. No projection is used.
@@ -102,10 +102,16 @@ def yardstick_text(entries: Sequence[Entry]) -> str:
     kind = "the exact posterior" if entries[0]["problem"].startswith("grf") else "the linear-Gaussian regression"
     one = entries[0]
     return (
-        f"The yardstick, {kind}, has a CRPS of {one['yardstick_crps']:.4f}, spread/skill"
-        f" {one['yardstick_spread_skill']:.3f} and RALSD {one['yardstick_ralsd']:.2f} dB on these cases. Resampling the"
-        f" cases moves a CRPS ratio by ±{chance(entries):.3f} (half of a 95 % interval, on average over rows)."
+        f"{one['members']} draws of the yardstick, {kind}, have a CRPS of {one['yardstick_crps']:.4f}{closed(one)},"
+        f" spread/skill {one['yardstick_spread_skill']:.3f} and RALSD {one['yardstick_ralsd']:.2f} dB on these cases."
+        f" Resampling the cases moves a CRPS over that of the draws by ±{chance(entries):.3f} (half of a 95 % interval,"
+        " on average over rows)."
     )
+
+
+def closed(entry: Entry) -> str:
+    exact = entry.get("exact_crps")
+    return "" if exact is None else f" (expected {exact:.4f})"
 
 
 def chance(entries: Sequence[Entry]) -> float:

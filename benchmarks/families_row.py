@@ -16,7 +16,7 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 import yaml
-from families_scores import coarse_of, scores, show, yardstick
+from families_scores import coarse_of, exact_crps, scores, show, yardstick
 from families_turn import Finite, Turn, Warm
 from torch._dynamo.exc import TorchDynamoException
 from torch.nn.modules.module import register_module_forward_pre_hook
@@ -103,7 +103,8 @@ def measure(row: Row, args: argparse.Namespace) -> dict[str, Any]:
     if row.problem != "kolmogorov-coarse":
         coarse = coarse_of(conditions, cases, list(ensemble.data_vars))
     other = yardstick(row.problem, truth, members, output, conditions, cases)
-    found = scores(ensemble, truth, other, coarse, settings.target.periodic)
+    exact = exact_crps(row.problem, truth)
+    found = scores(ensemble, truth, other, coarse, settings.target.periodic, exact)
     show(ensemble, truth, coarse, settings.target.dims, args.out / f"{row.name}.nc")
     if (kept := kept_file(row, args)) is not None:
         keep(emulator, kept)

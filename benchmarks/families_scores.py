@@ -1,5 +1,6 @@
 """Scores of a row's ensemble beside its yardstick on the same truths, its spectra, and the fields of one case."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from sciffusion.datasets.simulators import PROBLEMS, gaussian
 from sciffusion.datasets.simulators.box import block_means
 from sciffusion.evaluation import power_spectrum
 
-__all__ = ["coarse_of", "scores", "show", "spectra", "yardstick"]
+__all__ = ["coarse_of", "exact_crps", "scores", "show", "spectra", "yardstick"]
 
 SHOWN = 2  # members in a picture
 
@@ -27,15 +28,22 @@ def yardstick(
 
 
 def scores(
-    ensemble: xr.Dataset, truth: xr.Dataset, other: xr.Dataset, coarse: xr.Dataset | None, periodic: list[str]
+    ensemble: xr.Dataset,
+    truth: xr.Dataset,
+    other: xr.Dataset,
+    coarse: xr.Dataset | None,
+    periodic: list[str],
+    exact: float | None = None,
 ) -> dict[str, Any]:
-    """Means over variables of the scores, the CRPS over that of ``other``, and spectra."""
+    """Means over variables of the scores, and spectra. CRPS ratio: to ``exact``, without it to that of ``other``."""
     found = sf.evaluate(ensemble, truth, baselines={"yardstick": other}, coarse=coarse, brief=True).scores
     own = found.isel(system=0)
-    decibels = own["ralsd"].mean()
+    decibels, drawn = own["ralsd"].mean(), float(found["crps_ratio"].mean())
     return {
         "crps": float(own["crps"].mean()),
-        "crps_ratio": float(found["crps_ratio"].mean()),
+        "crps_ratio": drawn if exact is None else float(own["crps"].mean()) / exact,
+        "crps_ratio_to_draws": drawn,
+        "exact_crps": exact,
         "crps_ratio_by_variable": found["crps_ratio"].values.ravel().tolist(),
         "crps_ratio_interval": found["crps_ratio_interval"].values.ravel().tolist(),
         "spread_skill": float(own["spread_skill"].mean()),
@@ -88,15 +96,36 @@ def coarse_of(conditions: Any, cases: dict[str, list[Any]], variables: list[str]
     return chosen.load()
 
 
-def _exact(name: str, truth: xr.Dataset, members: int) -> xr.Dataset:
-    """Draws of the exact posterior given the block means of the truth, as an ensemble."""
+def exact_crps(name: str, truth: xr.Dataset) -> float | None:
+    """Mean CRPS of the exact posterior on these truths, in closed form (Gneiting et al. 2005, eq. 5), if it is known.
+
+    An ensemble of the posterior has it in expectation, and differs from it by chance.
+    """
+    if not name.startswith("grf"):
+        return None
+    posterior, fields, means = _posterior(name, truth)
+    sd = posterior.variance.sqrt()
+    z = (fields - posterior.mean(means)) / sd
+    normal = torch.distributions.Normal(0.0, 1.0)
+    scores = sd * (z * (2 * normal.cdf(z) - 1) + 2 * normal.log_prob(z).exp() - 1 / math.sqrt(math.pi))
+    return float(scores.mean())
+
+
+def _posterior(name: str, truth: xr.Dataset) -> tuple[gaussian.BlockPosterior, torch.Tensor, torch.Tensor]:
+    """The exact posterior of a Gaussian problem, the truths and their block means, (case, 1, *grid)."""
     problem = PROBLEMS[name]
     (variable,) = truth.data_vars
     fields = torch.from_numpy(truth[variable].transpose("sample", *problem.dims).values).double()[:, None]
     posterior = gaussian.BlockPosterior(gaussian.law(problem.shape, problem.settings["slope"]), problem.factor)
-    means = block_means(fields, problem.factor, len(problem.shape))
+    return posterior, fields, block_means(fields, problem.factor, len(problem.shape))
+
+
+def _exact(name: str, truth: xr.Dataset, members: int) -> xr.Dataset:
+    """Draws of the exact posterior given the block means of the truth, as an ensemble."""
+    (variable,) = truth.data_vars
+    posterior, _, means = _posterior(name, truth)
     draws = posterior.sample(means, members, torch.Generator().manual_seed(1))[:, :, 0].float().numpy()
-    dims = ("member", "sample", *problem.dims)
+    dims = ("member", "sample", *PROBLEMS[name].dims)
     return xr.Dataset(
         {variable: (dims, draws, truth[variable].attrs)}, coords={**truth.coords, "member": range(members)}
     )

@@ -39,6 +39,9 @@ def test_rows_are_made_once_and_failures_cost_the_others_nothing(tmp_path):
     assert (row["calls_per_member"], student["calls_per_member"]) == (20, 2)
     assert row["crps_ratio"] > 1  # nothing beats the exact posterior by more than chance, a toy least of all
     assert row["yardstick_ralsd"] < row["ralsd"]
+    assert row["crps_ratio"] == pytest.approx(row["crps"] / row["exact_crps"])
+    assert row["exact_crps"] == pytest.approx(0.217, rel=0.15)  # of any four truths; in expectation it is the floor
+    assert row["yardstick_crps"] == pytest.approx(row["exact_crps"], rel=0.1)  # four draws of it
     assert row["training_steps"] == {"denoiser": 90}
     assert row["spectra"]["truth"][0] > 10 * row["spectra"]["truth"][-1]
     with xr.open_dataset(tmp_path / "out" / "grf-edm-0.nc") as shown:
@@ -77,7 +80,7 @@ def row(recipe, seed=0, **changed):
     power = (np.arange(1, 33.0) ** -2).tolist()
     return {
         "problem": "grf", "recipe": recipe, "seed": seed, "crps": 0.218, "crps_ratio": 1.004, "spread_skill": 0.99,
-        "crps_ratio_interval": [1.0, 1.008],
+        "crps_ratio_interval": [1.0, 1.008], "exact_crps": 0.2175,
         "ralsd": 0.1, "log_power_rms": 0.023, "yardstick_crps": 0.2171, "yardstick_ralsd": 0.08,
         "yardstick_spread_skill": 1.0, "coarse_rms": 0.01, "calls_per_member": 20.0, "seconds_per_member": 0.002,
         "members": 50, "cases": 64, "minutes": 2.0, "training_minutes": 2.0, "training_steps": {"denoiser": 5000},
@@ -107,7 +110,8 @@ def test_the_page_says_what_reaches_its_aims_and_what_is_missing(tmp_path):
     lines = [line for line in page.splitlines() if line.startswith("| ")]
     assert [line.split(" | ")[0][2:] for line in lines] == ["recipe", "edm", "dit", "ect", "latent"]  # the best first
     assert "| edm | 1.005 ± 0.001 | 0.990 |" in page
-    assert "moves a CRPS ratio by ±0.004" in page
+    assert "(expected 0.2175)" in page
+    assert "±0.004" in page
     assert "Aims reached: `edm`." in page
     assert "- `dit` misses: CRPS within 2 %." in page
     assert "- `ect` misses: spread/skill within 3 % of the teacher's." in page  # 1.03 is within 3 % of 1.005
