@@ -7,6 +7,7 @@ one k per sample (Pandey et al. 2024, arXiv:2410.14171), which keeps the heavy t
 
 import math
 from collections.abc import Callable
+from typing import NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -58,6 +59,12 @@ def require_capturable(denoiser: Denoiser, what: str = "graph capture") -> None:
     message = f"{type(denoiser).__name__} needs gradients inside every call, which {what} cannot hold"
     if torch.compiler.is_compiling():
         torch._dynamo.graph_break(msg=message)  # which says it under fullgraph=True; else it is raised below
+    _refuse(message)
+
+
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def _refuse(message: str) -> NoReturn:
+    """Outside of what is compiled: torch 2.11 cannot raise an error of ours from within."""
     raise SciffusionError(
         message, "sample eagerly, or use guidance without gradients (replacement, Projected, ClassifierFree)"
     )

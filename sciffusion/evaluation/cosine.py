@@ -46,4 +46,4 @@ class CosineShells(Shells):
     def _modes(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         axes = [np.arange(n) / (2 * n * d) for n, d in zip(self.shape, self.spacing, strict=True)]
         length = np.sqrt(sum(k**2 for k in np.meshgrid(*axes, indexing="ij"))).reshape(-1)
-        return length, np.rint(length / self.width).astype(int), np.ones(length.size)
+        return length, self._shell(length), np.ones(length.size)

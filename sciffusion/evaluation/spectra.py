@@ -171,7 +171,11 @@ class Shells:
         twice = np.full(len(last), 2.0)
         twice[0] = 1
         twice[-1] = 1 if self.shape[-1] % 2 == 0 else 2
-        return length, np.rint(length / self.width).astype(int), np.broadcast_to(twice, mesh[0].shape).reshape(-1)
+        return length, self._shell(length), np.broadcast_to(twice, mesh[0].shape).reshape(-1)
+
+    def _shell(self, length: np.ndarray) -> np.ndarray:
+        """The nearest shell; half-way goes up, whatever rounding does to it in other units."""
+        return np.floor(length / self.width + 0.5 + 1e-9).astype(int)
 
     @cached_property
     def _taper(self) -> np.ndarray:
