@@ -5,6 +5,7 @@ cases are judged the data are read once more, a year of one variable and system 
 most ``CELLS`` along each axis, and for the first ``MEMBERS`` members. A cell counts on the days that the truth has.
 """
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,6 +20,7 @@ from sciffusion.evaluation.source import Source
 
 __all__ = ["EXTREMES", "TRUTH", "Climate", "Yearly", "climate", "whole_years"]
 
+log = logging.getLogger("sciffusion")
 TRUTH = ""
 MEMBERS = 8
 CELLS = {1: 4096, 2: 96, 3: 24}  # along each axis, by rank
@@ -92,7 +94,8 @@ def _yearly(panel: Panel, one: Field, years: Sequence[Sequence[Case]], forced: b
     template = panel.truth.ds[one.variable]
     sources = {TRUTH: panel.truth, **{name: source.only(slice(MEMBERS)) for name, source in panel.systems.items()}}
     rows, units = {name: list[Values]() for name in sources}, dict[str, str]()
-    for year in years:
+    for place, year in enumerate(years):
+        log.info("%s: whole year %d of %d", one.label, place + 1, len(years))
         truth = _days(panel.truth, one, year, cells)
         if truth is None:
             return None
