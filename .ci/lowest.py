@@ -1,6 +1,6 @@
 """Print the lowest versions that pyproject.toml allows, tests included, as ``pip install -r`` reads them.
 
-python .ci/lowest.py >lowest.txt && python3.12 -m venv .lowest && .lowest/bin/pip install -r lowest.txt
+python .ci/lowest.py >lowest.txt && python3 -m venv .lowest && .lowest/bin/pip install -r lowest.txt  # torch: 5 GB
 make test VENV=.lowest
 """
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from sciffusion import evaluation as ev
 from sciffusion.evaluation import evaluate
 from sciffusion.evaluation.bootstrap import Resampling, bounds
 
@@ -83,3 +84,28 @@ def test_resamples_by_region_and_by_case_draw_the_same_sums():
     np.testing.assert_allclose(plan.drawn(many), np.einsum("bcr,cor->bo", plan.counts, many), atol=1e-12)
     mean = plan.of_cases(lambda s: s["x"], {"x": many.sum(axis=-1)})
     np.testing.assert_allclose(mean, bounds(plan.drawn(many)), rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("name", "given"),
+    [
+        ("pit_histogram", {}),
+        ("roc", {"thresholds": 1.0}),
+        ("roc_area", {"thresholds": 1.0}),
+        ("reliability", {"thresholds": 1.0}),
+        ("brier_score", {"thresholds": 1.0}),
+        ("fractions_skill_score", {"thresholds": 1.0, "upper": False}),
+    ],
+)
+def test_the_functions_have_intervals_too_or_the_reason(data, name, given):
+    ensemble, truth, _ = (ds.a for ds in data)
+    function = getattr(ev, name)
+    found = function(ensemble, truth, over="time", interval=0.95, block=1, **given)
+    value, low, high = found.transpose("estimate", ...).values
+    known = np.isfinite(value)
+    assert known.any()
+    assert (low[known] <= value[known]).all()
+    assert (value[known] <= high[known]).all()
+    few = function(ensemble[:, :5], truth[:5], over="time", interval=0.95, block=1, **given)
+    assert np.isnan(few.isel(estimate=[1, 2])).all()
+    assert few.attrs["interval_method"].startswith("withheld: 5 case(s) hold only 5 independent block(s)")
