@@ -137,12 +137,16 @@ def host(args: argparse.Namespace) -> dict:
     options = {"cases": cases, "device": "cpu", "batch_size": size, "progress": False, "overwrite": True}
     for name, seconds in (("warm", 0.0), ("most", 0.0), ("busy", args.pretend / 1000)):
         pretend(emulator, seconds)
-        start, cpu = time.perf_counter(), time.process_time()
+        start, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF)
         store = generate(emulator, conditions, args.folder / "host.zarr", args.members, **options)
-        found[name] = count / (time.perf_counter() - start), (time.process_time() - cpu) / count
+        rate, after = count / (time.perf_counter() - start), resource.getrusage(resource.RUSAGE_SELF)
+        spent = {use: getattr(after, use) - getattr(before, use) for use in ("ru_utime", "ru_stime", "ru_nvcsw")}
+        found[name] = rate, spent
         shutil.rmtree(store)
     share = found["busy"][0] * args.pretend / 1000
-    own = {"members": count, "most_members_per_s": found["most"][0], "cpu_ms_per_member": 1000 * found["most"][1]}
+    most, spent = found["most"]
+    own = {"members": count, "most_members_per_s": most, "user_ms_per_member": 1000 * spent["ru_utime"] / count}
+    own |= {"system_ms_per_member": 1000 * spent["ru_stime"] / count, "waits_per_member": spent["ru_nvcsw"] / count}
     return rates({**own, "pretended_ms": args.pretend, "members_per_s": found["busy"][0], "share": share})
 
 

@@ -28,7 +28,7 @@ __all__ = ["NoiseKey", "normal", "window_normal"]
 
 _VERSION = "sciffusion-noise-1"  # part of every key: another transform would be another stream
 _LANES = 4  # 64-bit words per Philox counter
-_CHUNK = 1 << 15  # elements transformed at a time: the temporaries stay in the cache
+_CHUNK = 1 << 16  # elements transformed at a time: the temporaries stay in the cache
 
 
 @dataclass(frozen=True)
@@ -107,23 +107,26 @@ def _raw(words: tuple[int, int], start: int, count: int) -> NDArray[np.uint64]:
 
 
 def _transform(words: NDArray[np.uint64]) -> NDArray[np.float32]:
-    """Words to normals, in chunks that fit the cache."""
+    """Sign bit and 52-bit tail probability of words to normals: in chunks that fit the cache, the tails at once."""
     out = np.empty(words.shape, np.float32)
+    places, tails = [np.empty(0, np.int64)], [np.empty(0)]
     for first in range(0, words.size, _CHUNK):
-        out[first : first + _CHUNK] = _normals(words[first : first + _CHUNK])
-    return out
+        probability = _probability(words[first : first + _CHUNK])
+        central = 0.5 - probability  # exact: both are multiples of 2^-54
+        out[first : first + _CHUNK] = _central(central)
+        tail = np.flatnonzero(central > 0.425)
+        places.append(tail + first)
+        tails.append(probability[tail])
+    out[np.concatenate(places)] = _tail(np.concatenate(tails))
+    return np.negative(out, out=out, where=(words >> np.uint64(63)).astype(bool))
 
 
-def _normals(words: NDArray[np.uint64]) -> NDArray[np.float64]:
-    """Sign bit and 52-bit tail probability of each word to a normal."""
+def _probability(words: NDArray[np.uint64]) -> NDArray[np.float64]:
+    """Tail probability of each word, in (0, 1/2)."""
     probability = ((words >> np.uint64(11)) & np.uint64(2**52 - 1)).astype(np.float64)
     probability += 0.5
     probability *= 2.0**-53
-    central = 0.5 - probability  # exact: both are multiples of 2^-54
-    size = _central(central)
-    tail = np.flatnonzero(central > 0.425)
-    size[tail] = _tail(probability[tail])
-    return np.where(words >> np.uint64(63), -size, size)
+    return probability
 
 
 # Coefficients of AS 241, algorithm PPND16 (relative accuracy 1e-16), lowest power first: numerators and denominators.

@@ -5,11 +5,9 @@ one case, are written in any order by any process; each ends with its marker. Re
 """
 
 import json
-import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +17,7 @@ import zarr
 from numpy.typing import NDArray
 
 from sciffusion.errors import SciffusionError
-from sciffusion.fields import cf, layout
+from sciffusion.fields import cf, chunks, layout
 from sciffusion.fields.executions import read_executions, record_execution
 from sciffusion.fields.guard import check_zarr, require_inside
 from sciffusion.fields.identity import EXECUTION, differences, digest, execution_of, misfits, without_execution
@@ -75,6 +73,8 @@ class EnsembleStore:
         self.members = [int(member) for member in arrays[MEMBER][:]]
         self.case_shape = arrays[STATUS].shape[1:]
         self._arrays = {name: arrays[name] for name in self.variables if name in arrays}
+        for name, array in self._arrays.items():
+            chunks.require_codecs(self.path, name, array)
         self._position = {member: index for index, member in enumerate(self.members)}
 
     @classmethod
@@ -174,13 +174,10 @@ class EnsembleStore:
         self._check_item(member, arrays)
         index = (self._position[member], *self.place(case))
         kept = {name: encoded(name, self.storage.encoder(name), self._plain(name, arrays)) for name in self._arrays}
-        chunks = {name: self._chunks(name, index) for name in self._arrays}
         with writing(self.path):
             self.markers.withdraw(case, member)
-            for name, values in kept.items():
-                self._write_values(name, index, values, chunks[name])
-            every = [chunk for own in chunks.values() for chunk in own]
-            self.markers.write(case, member, every, {**self._facts(), **(facts or {})}, fsync=self.fsync)
+            sums = {chunk: sum_ for name in kept for chunk, sum_ in self._write_values(name, index, kept[name])}
+            self.markers.write(case, member, sums, {**self._facts(), **(facts or {})}, fsync=self.fsync)
 
     def as_read(self, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """What readers will get of an item: the same, but for rounding or packing."""
@@ -222,20 +219,14 @@ class EnsembleStore:
                 given = arrays[name].shape if name in arrays else "nothing"
                 raise SciffusionError(f"{self.path}: {name} takes {array.shape[lead:]}, not {given}")
 
-    def _chunks(self, name: str, index: tuple[int, ...]) -> list[str]:
-        """Files of the chunks of one item of one variable, relative to the store; none leads out of it."""
+    def _write_values(self, name: str, index: tuple[int, ...], values: NDArray[Any]) -> Iterator[tuple[str, list[int]]]:
+        """Write the chunks of one item of one variable: files relative to the store, sizes and checksums."""
         array = self._arrays[name]
-        counts = [ceil(size / length) for size, length in zip(array.shape, array.chunks, strict=True)][len(index) :]
-        chunks = [f"{name}/{array.metadata.encode_chunk_key((*index, *place))}" for place in np.ndindex(*counts)]
-        for chunk in chunks:
+        for key, block in chunks.blocks(values, array, index):
+            chunk = f"{name}/{key}"
             require_inside(self.path, self.path / chunk)
-        return chunks
-
-    def _write_values(self, name: str, index: tuple[int, ...], values: NDArray[Any], chunks: Iterable[str]) -> None:
-        self._arrays[name][index] = values
-        for chunk in chunks if self.fsync else ():
-            with (self.path / chunk).open("rb") as file:
-                os.fsync(file.fileno())
+            data = chunks.encode(block, array.dtype)
+            yield chunk, chunks.write(self.path / chunk, data, self.markers.aside, fsync=self.fsync)
 
     def _facts(self) -> dict[str, Any]:
         who = digest(without_execution(self.identity))

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from sciffusion.fields.guard import require_inside
-from sciffusion.fields.output import write_text
+from sciffusion.fields.output import remove, write_text
 
 __all__ = ["COARSE_MISFIT", "FOLDER", "Fault", "Markers"]
 
@@ -38,20 +38,20 @@ class Markers:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.folder = root / FOLDER
+        self.aside = self.folder / ".aside"  # chunks are here until they are whole
 
     def path(self, case: int, member: int) -> Path:
         """File of one marker."""
         return self.folder / f"{case:08d}" / f"{member}{COMPLETE}"
 
     def write(
-        self, case: int, member: int, chunks: list[str], facts: Mapping[str, Any], *, fsync: bool = False
+        self, case: int, member: int, sums: Mapping[str, list[int]], facts: Mapping[str, Any], *, fsync: bool = False
     ) -> None:
-        """Mark (case, member) complete, now that its ``chunks`` are on disk."""
-        sums = {chunk: _checksum(self.root / chunk) for chunk in sorted(chunks)}
+        """Mark (case, member) complete, now that its chunks are on disk; ``sums``: size and CRC-32 of each file."""
         path = self.path(case, member)
         require_inside(self.root, path.parent)
         path.parent.mkdir(exist_ok=True)
-        entry = {"case": case, "member": member, **facts, "chunks": sums}
+        entry = {"case": case, "member": member, **facts, "chunks": dict(sums)}
         write_text(path, json.dumps(entry, sort_keys=True), fsync=fsync)
 
     def withdraw(self, case: int, member: int) -> None:
@@ -119,8 +119,16 @@ class Markers:
 
     def sweep(self) -> None:
         """Remove what killed writers left behind; only when nobody writes."""
-        for path in (*self.root.rglob("*.partial"), *self.folder.glob(".*-of-*.lock")):
+        remove(self.aside)
+        for path in (*self.folder.rglob("*.partial"), *self.folder.glob(".*-of-*.lock"), *self._of_zarr()):
             path.unlink(missing_ok=True)
+
+    def _of_zarr(self) -> Iterator[Path]:
+        """What Zarr itself left beside metadata, coordinates and status; it does not write the chunks of items."""
+        for folder, folders, files in os.walk(self.root):
+            yield from (Path(folder, name) for name in files if name.endswith(".partial"))
+            if Path(folder).name == "c" and Path(folder).parent.name != self.folder.parent.name:
+                folders.clear()
 
 
 def _checksum(path: Path) -> list[int]:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from sciffusion import stopping
-from sciffusion.execution.cpu import one_core, physical_cores
+from sciffusion.execution.cpu import keep_memory, one_core, physical_cores
 from sciffusion.fields.ensemble import EnsembleStore
 from sciffusion.fields.markers import COARSE_MISFIT
 from sciffusion.generation.closing import Closing
@@ -121,6 +121,7 @@ class Work:
 
         depth = (_BATCHES if self.until is None else 1) * int(self.store.execution["batch_size"])
         threads = min(THREADS, physical_cores())
+        keep_memory()
         torch.get_num_threads()  # this thread has its number of cores before the others take theirs
         gpu = torch.cuda.current_device() if torch.cuda.is_initialized() else None  # type: ignore[no-untyped-call]
 

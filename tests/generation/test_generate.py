@@ -13,6 +13,7 @@ import xarray as xr
 
 from sciffusion.config import Sampler
 from sciffusion.errors import SciffusionError
+from sciffusion.fields import chunks as store_chunks
 from sciffusion.fields.ensemble import EnsembleStore, open_ensemble
 from sciffusion.generation import work
 from sciffusion.generation.identity import fingerprint
@@ -190,9 +191,7 @@ def test_resume_makes_damaged_items_again(tmp_path, verify):
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO])
 def test_a_write_error_in_the_middle_is_reported_and_mendable(tmp_path, monkeypatch, code):
-    from zarr.storage import _local
-
-    path, put, count = tmp_path / "e.zarr", _local._put, []
+    path, put, count = tmp_path / "e.zarr", store_chunks.write, []
 
     def failing(file, *args, **options):
         if "/c/" in str(file) and "/u/" in str(file):
@@ -203,7 +202,7 @@ def test_a_write_error_in_the_middle_is_reported_and_mendable(tmp_path, monkeypa
 
     emulator = FakeEmulator()
     with monkeypatch.context() as patch:
-        patch.setattr(_local, "_put", failing)
+        patch.setattr(store_chunks, "write", failing)
         with pytest.raises(SciffusionError, match=os.strerror(code)):
             run(path, emulator, members=8, batch_size=1)
     assert len(emulator.drawn) < 32  # it stopped early

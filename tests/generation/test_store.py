@@ -10,7 +10,7 @@ import xarray as xr
 import zarr
 
 from sciffusion.errors import SciffusionError
-from sciffusion.fields import ensemble, layout, markers
+from sciffusion.fields import chunks, ensemble, layout, markers
 from sciffusion.fields.ensemble import EnsembleStore, is_ensemble_store, open_ensemble
 
 IDENTITY = {"model": {"sha256": "abc"}, "seed": 3, "sampler": {"steps": 18, "sigma_max": None}}
@@ -234,7 +234,9 @@ def test_verify_finds_every_kind_of_damage_and_withdrawing_makes_it_missing(tmp_
 def test_finalise_removes_what_killed_writers_left(tmp_path):
     store = filled(tmp_path / "e.zarr")
     clean = set(contents(tmp_path / "e.zarr"))
-    (tmp_path / "e.zarr/t2m/c/0/0/0/0.0123abcd.partial").write_bytes(b"half")
+    store.markers.aside.mkdir(exist_ok=True)
+    (store.markers.aside / "host-1-1").write_bytes(b"half")
+    (tmp_path / "e.zarr/time/c/0.0123abcd.partial").write_bytes(b"half")  # as Zarr leaves it
     store.markers.path(0, 0).with_name(".0.json.host-1.partial").write_bytes(b"half")
     store.finalise()
     assert set(contents(tmp_path / "e.zarr")) - clean == {"complete/c/0/0"}
@@ -266,12 +268,36 @@ def test_a_failed_overwrite_keeps_the_previous_store(tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == ["e.zarr"]
 
 
+@pytest.mark.parametrize("dtype", ["f4", "f8", "i2"])
+def test_chunks_have_the_bytes_that_zarr_writes(tmp_path, dtype):
+    group = zarr.open_group(tmp_path / "a.zarr", mode="w")
+    codecs = (zarr.codecs.ZstdCodec(level=1), zarr.codecs.Crc32cCodec())
+    fill = -32768 if dtype == "i2" else np.nan
+    cut = {
+        "shape": (2, 3, 5, 7),
+        "chunks": (1, 1, 2, 4),
+        "dtype": dtype,
+        "fill_value": fill,
+    }  # the last ones stand over
+    array = group.create_array("v", compressors=codecs, **cut)
+    values = (100 * np.random.default_rng(0).standard_normal((5, 7))).astype(dtype)
+    array[1, 2] = values
+    chunks.require_codecs(tmp_path, "v", array)
+    written = {key: (tmp_path / "a.zarr/v" / key).read_bytes() for key, _ in chunks.blocks(values, array, (1, 2))}
+    assert len(written) == 6
+    for key, block in chunks.blocks(values, array, (1, 2)):
+        assert chunks.encode(block, array.dtype) == written[key]
+    other = group.create_array("w", compressors=codecs[:1], **cut)
+    with pytest.raises(SciffusionError, match="encoded in another way"):
+        chunks.require_codecs(tmp_path, "w", other)
+
+
 def full_disk(*_, **__):
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
 @pytest.mark.parametrize(("code", "mend"), [(errno.ENOSPC, "free some space"), (errno.EROFS, "can be written")])
-@pytest.mark.parametrize("failing", ["chunk", "marker"])
+@pytest.mark.parametrize("failing", ["chunks.write", "markers.write_text"])
 def test_a_failure_in_the_middle_leaves_complete_items_intact(tmp_path, monkeypatch, code, mend, failing):
     store = filled(tmp_path / "e.zarr", leave=[(1, 2)])
     before = contents(tmp_path / "e.zarr")
@@ -280,8 +306,7 @@ def test_a_failure_in_the_middle_leaves_complete_items_intact(tmp_path, monkeypa
         raise OSError(code, os.strerror(code))
 
     with monkeypatch.context() as patch:
-        patch.setattr(f"{'zarr.storage._local' if failing == 'chunk' else 'sciffusion.fields.markers'}."
-                      f"{'_put' if failing == 'chunk' else 'write_text'}", fail)  # fmt: skip
+        patch.setattr(f"sciffusion.fields.{failing}", fail)
         with pytest.raises(SciffusionError, match=mend):
             store.write(1, 2, item(1, 2))
     assert before.items() <= contents(tmp_path / "e.zarr").items()
