@@ -19,7 +19,7 @@ from sciffusion.networks.inputs import gather
 from sciffusion.networks.layers import Fourier, Linear, bake
 from sciffusion.networks.padding import check
 from sciffusion.networks.patches import fold, unfold
-from sciffusion.networks.positions import angles, rotate
+from sciffusion.networks.positions import rotate, turns
 from sciffusion.networks.windows import Windows
 from sciffusion.stage_settings import DiTSettings
 
@@ -92,10 +92,10 @@ class DiT(nn.Module):
         patches = fold(gather(x, cond, self.context_channels), self.settings.patch, self.boundary)
         size = patches.shape[2:]
         h = self.stem(patches.flatten(2).transpose(1, 2))
-        angle = angles(size, self.boundary, self.settings.width // self.settings.heads, x.device)
+        turn = turns(tuple(size), self.boundary, self.settings.width // self.settings.heads, x.device)
         for index, block in enumerate(self.blocks):
             windows = self._windows(tuple(size), shifted=index % 2 == 1)
-            h = block(h, embedding, angle, windows, cond.tokens, cond.token_mask)
+            h = block(h, embedding, turn, windows, cond.tokens, cond.token_mask)
         scale, shift = self.modulation(embedding).chunk(2, dim=-1)
         answer = self.head(_normal(h, scale, shift)).transpose(1, 2).reshape(h.shape[0], -1, *size)
         return unfold(answer, self.settings.patch, x.shape[2:]).to(x.dtype)
@@ -133,24 +133,24 @@ class TransformerBlock(nn.Module):
         self,
         x: Tensor,
         embedding: Tensor,
-        angle: Tensor,
+        turn: tuple[Tensor, Tensor],
         windows: Windows | None,
         tokens: Tensor | None,
         mask: Tensor | None,
     ) -> Tensor:
-        """Map x (batch, patch, width); ``angle`` (*size, width per head / 2)."""
+        """Map x (batch, patch, width); ``turn`` from `positions.turns`."""
         scale, shift, gate, scale_2, shift_2, gate_2 = self.modulation(embedding).chunk(6, dim=-1)
-        x = torch.addcmul(x, gate[:, None], self._attend(_normal(x, scale, shift), angle, windows))
+        x = torch.addcmul(x, gate[:, None], self._attend(_normal(x, scale, shift), turn, windows))
         if self.tokens is not None and tokens is not None:
             x = x + self.tokens(_normal(x), tokens, mask)
         hidden = F.gelu(self.expand(_normal(x, scale_2, shift_2)), approximate="tanh")
         hidden = F.dropout(hidden, self.dropout, self.training)
         return torch.addcmul(x, gate_2[:, None], self.contract(hidden))
 
-    def _attend(self, x: Tensor, angle: Tensor, windows: Windows | None) -> Tensor:
+    def _attend(self, x: Tensor, turn: tuple[Tensor, Tensor], windows: Windows | None) -> Tensor:
         batch, patches, width = x.shape
         query, key, value = self.project(x).reshape(batch, patches, 3, self.heads, width // self.heads).unbind(2)
-        turn, mask = angle.reshape(patches, 1, -1), None
+        mask = None
         parts = [rotate(unit(query), turn), rotate(unit(key), turn), value]  # turning keeps the norm
         if windows is not None:
             mask = windows.mask(batch, x.device)

@@ -7,13 +7,14 @@ the short one. Where on the planet or in the domain a patch lies is for the cont
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor
 
 from sciffusion.boundary import Boundary
 
-__all__ = ["angles", "rotate"]
+__all__ = ["angles", "rotate", "turns"]
 
 SHORTEST, LONGEST = 4.0, 512.0  # wavelengths, in patches
 
@@ -27,10 +28,30 @@ def angles(size: Sequence[int], boundary: Sequence[Boundary], width: int, device
     return torch.cat([*parts, rest], dim=-1)
 
 
-def rotate(x: Tensor, angle: Tensor) -> Tensor:
-    """Rotate the pairs (x_i, x_{i + width/2}) of the last axis; ``angle`` broadcasts against the first half."""
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def turns(
+    size: tuple[int, ...], boundary: tuple[Boundary, ...], width: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Cosine and sine of `angles`, (cells, 1, width / 2) each, made once.
+
+    Compiled code takes them as constants; else it would work them out again for every head of every block.
+    """
+    return _turns(size, boundary, width, device)
+
+
+@lru_cache(maxsize=16)
+def _turns(
+    size: tuple[int, ...], boundary: tuple[Boundary, ...], width: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    with torch.inference_mode(False), torch.no_grad():
+        angle = angles(size, boundary, width, device).reshape(math.prod(size), 1, -1)
+        return angle.cos(), angle.sin()
+
+
+def rotate(x: Tensor, turn: tuple[Tensor, Tensor]) -> Tensor:
+    """Rotate the pairs (x_i, x_{i + width/2}) of the last axis; ``turn``: their cosines and sines, which broadcast."""
     first, second = x.chunk(2, dim=-1)
-    cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
+    cos, sin = (part.to(x.dtype) for part in turn)
     return torch.cat([first * cos - second * sin, first * sin + second * cos], dim=-1)
 
 
