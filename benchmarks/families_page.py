@@ -8,7 +8,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
-from families_table import Entry, grouped, reached, read, table
+from families_table import Entry, grouped, log_power, reached, read, table
 from matplotlib.axes import Axes
 from matplotlib.ticker import NullFormatter
 
@@ -34,8 +34,8 @@ time. No denoiser is analytic.
 
 - CRPS ratio: fair CRPS over that of the yardstick on the same truths. This is the exact posterior where it is known,
   whose CRPS is computed in closed form: 1 is perfect. Elsewhere it is the linear-Gaussian regression on coarse cells.
-- RALSD: rms over wavenumbers of the log ratio of the members' power to the truths' ([scores](scores.md)); log-power
-  rms is the same in natural logarithms. The yardstick's own, from so few cases, is not 0.
+- RALSD: rms over half octaves, up to 0.8 of Nyquist, of the log ratio of the members' power to the truths'
+  ([scores](scores.md)); log-power rms: over single shells of wavenumber up to Nyquist, in natural logarithms.
 - coarse rms: how far the members' block means are from the coarse input, in units of its sd. No projection is used.
 - calls: network calls per member; ms/member: with {members} members of {cases} cases drawn in large batches.
 """
@@ -74,6 +74,8 @@ def section(problem: str, entries: Sequence[Entry], results: Path, docs: Path) -
         "```",
     ]
     lines += ["", *table(entries), "", sentence(yardstick_text(entries)), ""]
+    remarks = [f"- `{entry['recipe']}`: {remark}" for entry in entries for remark in entry.get("remarks", [])]
+    lines += [*remarks, ""] if remarks else []
     if problem.startswith("grf"):
         lines += [*judgement(groups), ""]
     lines += [f"![Fields of one case on {problem}](images/families-{problem}.png)", ""]
@@ -103,7 +105,8 @@ def yardstick_text(entries: Sequence[Entry]) -> str:
     one = entries[0]
     return (
         f"{one['members']} draws of the yardstick, {kind}, have a CRPS of {one['yardstick_crps']:.4f}{closed(one)},"
-        f" spread/skill {one['yardstick_spread_skill']:.3f} and RALSD {one['yardstick_ralsd']:.2f} dB on these cases."
+        f" spread/skill {one['yardstick_spread_skill']:.3f}, RALSD {one['yardstick_ralsd']:.2f} dB and log-power rms"
+        f" {log_power(one, 'yardstick'):.3f} on these cases: chance alone."
         f" Resampling the cases moves a CRPS over that of the draws by ±{chance(entries):.3f} (half of a 95 % interval,"
         " on average over rows)."
     )
@@ -187,7 +190,7 @@ def field(axis: Axes, values: xr.DataArray | None, low: float, high: float) -> N
 def draw_spectra(groups: dict[str, list[Entry]], path: Path) -> None:
     """Power of members and yardstick over the truths', by wavenumber."""
     figure, axis = plt.subplots(figsize=(8, 4), layout="constrained")
-    colours = plt.get_cmap("tab20")
+    colours = plt.get_cmap("tab10" if len(groups) <= 10 else "tab20")
     for number, (name, entries) in enumerate(groups.items()):
         spectra = entries[0]["spectra"]
         ratio = np.divide(spectra["members"], spectra["truth"])

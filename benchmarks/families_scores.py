@@ -48,7 +48,6 @@ def scores(
         "crps_ratio_interval": found["crps_ratio_interval"].values.ravel().tolist(),
         "spread_skill": float(own["spread_skill"].mean()),
         "ralsd": float(decibels),
-        "log_power_rms": float(decibels) * np.log(10) / 10,
         "yardstick_crps": float(found["crps"].isel(system=1).mean()),
         "yardstick_ralsd": float(found["ralsd"].isel(system=1).mean()),
         "yardstick_spread_skill": float(found["spread_skill"].isel(system=1).mean()),
