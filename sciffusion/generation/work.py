@@ -120,18 +120,8 @@ class Work:
                 self.closing.item(case)
 
         depth = (_BATCHES if self.until is None else 1) * int(self.store.execution["batch_size"])
-        threads = min(THREADS, physical_cores())
-        keep_memory()
-        torch.get_num_threads()  # this thread has its number of cores before the others take theirs
-        gpu = torch.cuda.current_device() if torch.cuda.is_initialized() else None  # type: ignore[no-untyped-call]
-
-        def begin() -> None:
-            one_core()
-            if gpu is not None:
-                torch.cuda.set_device(gpu)
-
         try:
-            with stopping.listening(), Writer(write, depth, threads, begin=begin) as writer:
+            with stopping.listening(), _writers(write, depth) as writer:
                 for batch in self.draw(todo):
                     for row in range(len(batch.pairs)):
                         writer.put((batch, row))
@@ -154,3 +144,17 @@ class Work:
             return {}
         misfit = batch.coarse_misfit(row, self.store.as_read(arrays))
         return {COARSE_MISFIT: misfit} if misfit else {}
+
+
+def _writers(write: Callable[[tuple[Drawn, int]], None], depth: int) -> Writer[tuple[Drawn, int]]:
+    """Threads that decode and write, each on one core and with the GPU of this thread."""
+    keep_memory()
+    torch.get_num_threads()  # this thread has its number of cores before the others take theirs
+    gpu = torch.cuda.current_device() if torch.cuda.is_initialized() else None  # type: ignore[no-untyped-call]
+
+    def begin() -> None:
+        one_core()
+        if gpu is not None:
+            torch.cuda.set_device(gpu)
+
+    return Writer(write, depth, min(THREADS, physical_cores()), begin)
