@@ -13,14 +13,17 @@ import numpy as np
 
 from sciffusion.errors import SciffusionError
 
-__all__ = ["NUMPY", "Array", "Backend", "BackendName", "backend_of"]
+__all__ = ["NUMPY", "Array", "Backend", "BackendName", "Numpy", "Torch", "backend_of"]
 
 Array = Any  # numpy.ndarray or torch.Tensor
 BackendName = Literal["numpy", "torch"]
 
 
 class Backend(Protocol):
-    """``xp`` is the library, ``float64`` its type, ``values`` how many values of members are worked on at a time."""
+    """``xp`` is the library, ``float64`` its type, ``values`` how many values of members are worked on at a time.
+
+    ``waits``: to look at a value is to wait for the device, so kernels do not look where another way costs less.
+    """
 
     @property
     def xp(self) -> Any:
@@ -34,20 +37,30 @@ class Backend(Protocol):
     def values(self) -> int:
         """Values of all members together in a block of cells."""
 
+    @property
+    def waits(self) -> bool:
+        """Whether work is queued on a device."""
+
     def array(self, values: Array) -> Array:
         """``values`` on the device, without a copy where that is possible."""
 
     def double(self, array: Array) -> Array:
         """``array`` in float64."""
 
+    def numbers(self, count: int) -> Array:
+        """1.0, 2.0, ... up to ``count``, in float64."""
+
     def whole(self, array: Array) -> Array:
-        """``array`` cut to int64."""
+        """``array`` cut to int32."""
 
     def host(self, array: Array) -> np.ndarray:
         """``array`` as numpy."""
 
+    def home(self, like: Array) -> "Backend":
+        """The backend that works where ``like`` lies: this one for tensors, else numpy."""
+
     def blank(self, like: Array, *shape: int, kind: type = float) -> Array:
-        """Room for an answer of float64 or int64: a tensor on the device if ``like`` is a tensor, else numpy."""
+        """Room for an answer of float64 or int32: a tensor on the device if ``like`` is a tensor, else numpy."""
 
     def back(self, array: Array, like: Array) -> Array:
         """``array`` as it goes into that room."""
@@ -69,6 +82,7 @@ class Numpy:
     xp: Any = np
     float64: Any = np.float64
     values: int = 1 << 18
+    waits: bool = False
 
     def __reduce__(self) -> tuple[Any, ...]:
         """For other processes: modules cannot be sent."""
@@ -83,16 +97,24 @@ class Numpy:
         return np.asarray(array, dtype=np.float64)
 
     def whole(self, array: Array) -> Array:
-        """``array`` cut to int64."""
-        return np.asarray(array).astype(np.int64)
+        """``array`` cut to int32."""
+        return np.asarray(array).astype(np.int32)
+
+    def numbers(self, count: int) -> Array:
+        """1.0, 2.0, ..."""
+        return np.arange(1.0, count + 1)
 
     def host(self, array: Array) -> np.ndarray:
         """The same."""
         return np.asarray(array)
 
+    def home(self, like: Array) -> Backend:
+        """Always numpy."""
+        return self
+
     def blank(self, like: Array, *shape: int, kind: type = float) -> Array:
         """An empty array."""
-        return np.empty(shape, kind)
+        return np.empty(shape, np.int32 if kind is int else kind)
 
     def back(self, array: Array, like: Array) -> Array:
         """The same."""
@@ -123,6 +145,11 @@ class Torch:
     device: Any
     values: int
 
+    @property
+    def waits(self) -> bool:
+        """On a GPU."""
+        return bool(self.device.type != "cpu")
+
     def __reduce__(self) -> tuple[Any, ...]:
         """For other processes: modules cannot be sent."""
         return backend_of, ("torch", str(self.device))
@@ -140,18 +167,26 @@ class Torch:
         return array.to(self.float64)
 
     def whole(self, array: Array) -> Array:
-        """``array`` cut to int64."""
-        return array.to(self.xp.int64)
+        """``array`` cut to int32."""
+        return array.to(self.xp.int32)
+
+    def numbers(self, count: int) -> Array:
+        """1.0, 2.0, ..., made on the device."""
+        return self.xp.arange(1, count + 1, dtype=self.float64, device=self.device)
 
     def host(self, array: Array) -> np.ndarray:
         """``array`` as numpy."""
         return np.asarray(array.cpu().numpy())
 
+    def home(self, like: Array) -> Backend:
+        """Itself for tensors, numpy for arrays."""
+        return self if isinstance(like, self.xp.Tensor) else NUMPY
+
     def blank(self, like: Array, *shape: int, kind: type = float) -> Array:
         """An empty tensor or array."""
         if isinstance(like, self.xp.Tensor):
-            return self.xp.empty(shape, dtype=self.xp.int64 if kind is int else self.float64, device=self.device)
-        return np.empty(shape, kind)
+            return self.xp.empty(shape, dtype=self.xp.int32 if kind is int else self.float64, device=self.device)
+        return NUMPY.blank(like, *shape, kind=kind)
 
     def back(self, array: Array, like: Array) -> Array:
         """A tensor or array."""

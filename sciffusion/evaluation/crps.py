@@ -97,8 +97,8 @@ def pair_mean(spread: Array, m: Array) -> Array:
 def sorted_sums(d: Array, backend: Backend) -> tuple[Array, Array, Array]:
     """Sum of |d|, B of (1), and m, of deviations (cell, member) that are sorted, NaN last."""
     xp, size = backend.xp, d.shape[1]
-    rank = backend.array(np.arange(1.0, size + 1))
-    if not bool(xp.isnan(d[:, -1]).any()):
+    rank = backend.numbers(size)
+    if not backend.waits and not bool(xp.isnan(d[:, -1]).any()):
         m = xp.full_like(d[:, 0], float(size), dtype=backend.float64)
         return abs(d).sum(axis=1, dtype=backend.float64), backend.double(d) @ (2 * rank - size - 1), m
     missing = xp.isnan(d)

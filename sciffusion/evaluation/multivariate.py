@@ -58,12 +58,12 @@ def energy_score(members: Members | Array, truth: Array, weights: np.ndarray, ba
     if not weights.sum() > 0:
         return float("nan")
     m, y, scale = len(members), truth.reshape(-1), np.sqrt(weights / weights.sum()).reshape(-1)
-    length, gram = np.zeros(m), np.zeros((m, m))
+    sums: list[Array] = []
     for cells in cell_blocks(len(y), m, backend):
         d = backend.double(backend.array(columns(members, cells))) - backend.double(backend.array(y[cells]))
-        one, two = _products(d, backend.array(scale[cells]), backend)
-        length += backend.host(one)
-        gram += backend.host(two)
+        found = _products(d, backend.array(scale[cells]), backend)
+        sums = [total + one for total, one in zip(sums, found, strict=True)] if sums else list(found)
+    length, gram = (backend.host(total) for total in sums)
     error = np.sqrt(length).mean()
     if m == 1:
         return float(error)

@@ -32,14 +32,11 @@ def rank_bins(
     uniform in [0, 1) for members exchangeable with the truth. Cells draw by their ``index`` alone: the same in any
     block and order, and on any device.
     """
-    found = backend.blank(truth, len(truth), kind=int)
-    for cells in cell_blocks(len(truth), len(members), backend):
-        x, y = backend.array(columns(members, cells)), backend.array(truth[cells])
-        below, equal, count = _counts(x, y, backend)
-        place = np.arange(cells.start, cells.stop) if index is None else index[cells]
-        rank = _bins(below, equal, count, bins, len(members), _Draws(seed, place, backend))
-        found[cells] = backend.back(backend.xp.where(backend.xp.isnan(y) | (count == 0), -1, rank), truth)
-    return found
+    home, place = backend.home(truth), np.arange(len(truth)) if index is None else index
+    below, equal, count = rank_counts(members, truth, backend)
+    rank = _bins(below, equal, count, bins, len(members), _Draws(seed, place, home))
+    rank[home.xp.isnan(truth) | (count == 0)] = -1
+    return rank
 
 
 def rank_counts(members: Members | Array, truth: Array, backend: Backend = NUMPY) -> tuple[Array, Array, Array]:
@@ -55,7 +52,8 @@ def rank_counts(members: Members | Array, truth: Array, backend: Backend = NUMPY
 def _counts(x: Array, y: Array, backend: Backend) -> tuple[Array, Array, Array]:
     """How many members (member, cell) are below, equal and present in every cell."""
     below, most = backend.count(x < y), backend.count(x <= y)
-    complete = bool(backend.xp.isfinite(x.sum()))  # a NaN anywhere shows in the sum, at a third of the cost
+    # a NaN anywhere shows in the sum, at a third of the cost
+    complete = not backend.waits and bool(backend.xp.isfinite(x.sum()))
     count = backend.count(~backend.xp.isnan(x)) if not complete else backend.xp.full_like(below, len(x))
     return below, most - below, count
 

@@ -73,7 +73,7 @@ def _delta(x: Array, backend: Backend) -> Array:
     if m < 2:
         return 0 * x[:, 0]
     x = x - x.mean(axis=1)[:, None]
-    rank, prefix = backend.array(np.arange(1.0, m + 1)), backend.xp.cumsum(x, 1)
+    rank, prefix = backend.numbers(m), backend.xp.cumsum(x, 1)
     g = ((2 * rank - m) * x - 2 * prefix + prefix[:, -1:]) / (2 * (m - 1))
     mean = g.mean(axis=1)
     whole = (x**2).sum(axis=1) / (2 * (m - 1)) - mean**2  # E h^2 is half the variance of x

@@ -7,7 +7,7 @@ import xarray as xr
 
 from sciffusion import evaluation as ev
 from sciffusion.evaluation import events, single_cells, whole_fields
-from sciffusion.evaluation.backend import backend_of
+from sciffusion.evaluation.backend import Torch, backend_of
 from sciffusion.evaluation.crps import crps
 from sciffusion.evaluation.multivariate import energy_score
 from sciffusion.evaluation.ranks import rank_bins, rank_counts
@@ -47,9 +47,13 @@ def on(device, *arrays):
     return [torch.from_numpy(array).to(device) for array in arrays]
 
 
-@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("device", [*DEVICES, "cpu that waits"])
 @pytest.mark.parametrize("gaps", [False, True])
-def test_kernels_of_cells_answer_tensors_on_their_device_with_the_numbers_of_numpy(device, gaps):
+def test_kernels_of_cells_answer_tensors_on_their_device_with_the_numbers_of_numpy(device, gaps, monkeypatch):
+    """Where looking at a value would wait for the device, gaps are counted always instead of looked for."""
+    if device.endswith("waits"):
+        device = "cpu"
+        monkeypatch.setattr(Torch, "waits", property(lambda self: True))
     (x, y), torch_ = draw(gaps=gaps), backend_of("torch", device)
     tensors, flat = on(device, x, y), y.reshape(-1)
     found = crps(*tensors, backend=torch_)
