@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
+import xarray as xr
 import yaml
 from families_scores import coarse_of, exact_crps, scores, show, yardstick
 from families_turn import Finite, Turn, Warm
@@ -78,50 +79,82 @@ class Row:
         return (run_folder(args, self) / "emulator" / "model.json").is_file()
 
 
+@dataclass(frozen=True)
+class Drawn:
+    """Members of the test cases, with what it took to draw them."""
+
+    ensemble: xr.Dataset
+    conditions: Any
+    cases: dict[str, list[Any]]
+    samples: int  # that networks were called with
+    seconds: float
+
+    @property
+    def members(self) -> int:
+        return self.ensemble.sizes["member"]
+
+    @property
+    def count(self) -> int:
+        """Of cases."""
+        return math.prod(len(labels) for labels in self.cases.values())
+
+
 def measure(row: Row, args: argparse.Namespace) -> dict[str, Any]:
     """The row's numbers. Writes its picture's fields and, if asked to, its emulator."""
     began, device = time.perf_counter(), resolve_device(args.device)
-    output = run_folder(args, row)
     settings = experiment(row, problem_path(row.problem, args, device), args, device)
     turn = Turn(args.work / f"turn-{os.environ.get('CUDA_VISIBLE_DEVICES', 'all')}.lock")
     print(f"{row.name}: training", flush=True)
     emulator = train(settings, [Warm(), turn, Finite()])
     print(f"{row.name}: trained for {turn.seconds:.0f} s, {emulator.card['stage_steps']} steps", flush=True)
-    conditions, cases = chosen_cases(output, 4 if args.toy else args.cases)
-    members = 4 if args.toy else args.members
-    drawn = members * int(np.prod([len(labels) for labels in cases.values()]))
-    batch = at_once(emulator, members, drawn // members)
-    with turn.first(), Counted() as counted:
-        started = time.perf_counter()
-        ensemble = emulator.sample(
-            conditions, members, cases=cases, seed=row.seed, device=str(device), batch_size=batch
-        )
-        seconds = time.perf_counter() - started
-    print(f"{row.name}: {drawn} members in {seconds:.1f} s", flush=True)
-    truth = open_source(settings.target.source, check=False).sel(cases)[list(ensemble.data_vars)].load()
-    coarse = None
-    if row.problem != "kolmogorov-coarse":
-        coarse = coarse_of(conditions, cases, list(ensemble.data_vars))
-    other = yardstick(row.problem, truth, members, output, conditions, cases)
-    exact = exact_crps(row.problem, truth)
-    found = scores(ensemble, truth, other, coarse, settings.target.periodic, exact)
-    show(ensemble, truth, coarse, settings.target.dims, args.out / f"{row.name}.nc")
+    with turn.first():
+        drawn = draw(row, emulator, args, device)
+    print(f"{row.name}: {drawn.count * drawn.members} members in {drawn.seconds:.1f} s", flush=True)
+    found = judged(row, settings, drawn, args)
     if (kept := kept_file(row, args)) is not None:
         keep(emulator, kept)
+    times = {"training_minutes": turn.seconds / 60, "seconds_in_all": time.perf_counter() - began}
+    return {**asdict(row), **found, **times, **provenance(emulator, args, device)}
+
+
+def draw(row: Row, emulator: Emulator, args: argparse.Namespace, device: torch.device) -> Drawn:
+    """Members of the test cases, and what they cost."""
+    conditions, cases = chosen_cases(run_folder(args, row), 4 if args.toy else args.cases)
+    members, count = 4 if args.toy else args.members, math.prod(len(labels) for labels in cases.values())
+    how: Any = {"seed": row.seed, "device": str(device), "batch_size": at_once(emulator, members, count)}
+    with Counted() as counted:
+        started = time.perf_counter()
+        ensemble = emulator.sample(conditions, members, cases=cases, **how)
+        return Drawn(ensemble, conditions, cases, counted.samples, time.perf_counter() - started)
+
+
+def judged(row: Row, settings: config.Experiment, drawn: Drawn, args: argparse.Namespace) -> dict[str, Any]:
+    """Scores and costs of the members."""
+    ensemble, names = drawn.ensemble, list(drawn.ensemble.data_vars)
+    truth = open_source(settings.target.source, check=False).sel(drawn.cases)[names].load()
+    means = row.problem != "kolmogorov-coarse"  # whether the coarse input is that of the truth
+    coarse = coarse_of(drawn.conditions, drawn.cases, names) if means else None
+    other = yardstick(row.problem, truth, drawn.members, run_folder(args, row), drawn.conditions, drawn.cases)
+    show(ensemble, truth, coarse, settings.target.dims, args.out / f"{row.name}.nc")
+    total = drawn.count * drawn.members
     return {
-        **asdict(row),
-        **found,
-        "calls_per_member": counted.samples / drawn,
-        "seconds_per_member": seconds / drawn,
-        "members": members,
-        "cases": drawn // members,
+        **scores(ensemble, truth, other, coarse, settings.target.periodic, exact_crps(row.problem, truth)),
+        "calls_per_member": drawn.samples / total,
+        "seconds_per_member": drawn.seconds / total,
+        "members": drawn.members,
+        "cases": drawn.count,
+    }
+
+
+def provenance(emulator: Emulator, args: argparse.Namespace, device: torch.device) -> dict[str, Any]:
+    """How and where the emulator was trained."""
+    card = emulator.card
+    return {
         "minutes": args.minutes,
-        "training_minutes": turn.seconds / 60,
-        "training_steps": emulator.card["stage_steps"],
-        "training_cases": len(emulator.card["training_labels"]),
-        "seconds_in_all": time.perf_counter() - began,
+        "training_steps": card["stage_steps"],
+        "training_cases": len(card["training_labels"]),
         "parameters": sum(p.numel() for stage in emulator.stages for p in stage.parameters()),
-        "train": emulator.card["experiment"]["train"],
+        "train": card["experiment"]["train"],
         "device": describe_device(device),
         "torch": torch.__version__,
         "commit": args.commit or commit(),

@@ -36,11 +36,14 @@ def read(folder: Path) -> list[Entry]:
 def log_power(entry: Entry, of: str = "members") -> float:
     """Rms over shells of wavenumber up to the grid's Nyquist of the log ratio of power to the truths'."""
     spectra = entry["spectra"]
-    k = np.array(spectra["wavenumber"])  # up to the corner of the grid's wavenumbers
-    inner = (
-        k <= k[-1] / np.sqrt(len(PROBLEMS[entry["problem"]].shape)) * 1.02 if entry["problem"] in PROBLEMS else k > 0
-    )
+    inner = np.array(spectra["wavenumber"]) <= nyquist(entry["problem"])  # the last ones are in the grid's corners
     return float(np.sqrt(np.mean(np.log(np.divide(spectra[of], spectra["truth"])[inner]) ** 2)))
+
+
+def nyquist(problem: str) -> float:
+    """Largest wavenumber along an axis of a simulated problem; of others infinity."""
+    found = PROBLEMS.get(problem)
+    return np.inf if found is None else found.shape[-1] / 2 / found.length
 
 
 def grouped(entries: Sequence[Entry]) -> dict[str, list[Entry]]:
