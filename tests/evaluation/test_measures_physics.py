@@ -169,7 +169,7 @@ def test_chances_are_those_of_the_binomial_and_of_uniform_means():
 
 def test_mergeable_increments_are_the_structure_functions():
     draws = np.random.default_rng(0).normal(size=(4, 20, 24)).cumsum(axis=2)
-    sums = Increments(np.ones((20, 24)), (False, True), 0.0, 1.0).measure(Pair.of(draws[1:], draws[0])).total
+    sums = Increments(np.ones((20, 24)), (False, True), 0.0, 1.0).measure(Pair.of(draws[1:], draws[0])).by_case
     found = sums["lag_square_members"] / sums["lag_weight_members"]
     field = xr.DataArray(draws[1:], dims=("member", "y", "x"))
     exact = structure_function(field, [1, 2, 4, 8], [2], ["y", "x"], periodic=["x"]).mean("member")
