@@ -41,7 +41,8 @@ class Batch:
     def arrays(self, row):
         case, member = self.pairs[row]
         part = self.parts[list(dict.fromkeys(case for case, _ in self.pairs)).index(case)]
-        one = part.sel(member=member).squeeze()
+        place = part["member"].values.tolist().index(member)  # an index of pandas 2.2 is not made for threads
+        one = part.isel(member=place).squeeze()
         return {str(name): field.values for name, field in one.data_vars.items()}
 
     def coarse_misfit(self, row, fields):

@@ -4,6 +4,7 @@ The processes are forked from this one, which has imported everything and starte
 Goes on until ``kills`` processes were ended at work, and prints how they ended: by the signal, or by themselves on it.
 """
 
+import contextlib
 import os
 import random
 import signal
@@ -19,12 +20,13 @@ MEMBERS, CASES, PROCESSES = 16, 8, 4
 
 
 class Announcing(FakeEmulator):
-    """Writes to ``pipe`` when it begins to draw."""
+    """Writes to ``pipe`` when it begins to draw, as long as somebody reads there."""
 
     pipe = -1
 
     def draws(self, *args, **kwargs):
-        os.write(self.pipe, b"!")
+        with contextlib.suppress(BrokenPipeError):
+            os.write(self.pipe, b"!")
         yield from super().draws(*args, **kwargs)
 
 
