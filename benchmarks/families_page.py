@@ -38,6 +38,10 @@ time. No denoiser is analytic.
   ([scores](scores.md)); log-power rms: over single shells of wavenumber up to Nyquist, in natural logarithms.
 - coarse rms: how far the members' block means are from the coarse input, in units of its sd. No projection is used.
 - calls: network calls per member; ms/member: with {members} members of {cases} cases drawn in large batches.
+
+Aims where the exact answer is known: `edm`, `dit`, `flow` and `corrdiff` within 2 % of its CRPS, spread/skill from 0.97
+to 1.03, log-power rms below 0.05; distilled ones within 3 % of the teacher's CRPS and spread/skill and 0.2 dB of its
+RALSD; every other family within 10 % of the CRPS, which says nothing of its spectra.
 """
 NOT_FOR = {
     "forecast": "needs the state before: for sequences in time",
