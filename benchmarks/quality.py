@@ -22,6 +22,7 @@ import xarray as xr
 from families_row import at_once, chosen_cases, commit
 from families_scores import yardstick
 from matplotlib import pyplot as plt
+from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
 import sciffusion as sf
 from sciffusion import config
@@ -149,6 +150,9 @@ def plot(known: dict[str, Any], path: Path) -> None:
         best = min(row[score] for row in rows)
         worst = np.quantile([row[score] for row in rows], 0.75)  # few calls of a coarse solver are far off
         ax.set(xscale="log", xlabel="milliseconds per member", ylabel=label)
+        ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        ax.xaxis.set_major_formatter(ScalarFormatter())
+        ax.xaxis.set_minor_formatter(NullFormatter())
         ax.set_ylim(min(best, known["exact"][score]) - 0.05 * (worst - best), worst + 0.1 * (worst - best))
     axes[1].legend(fontsize=8, frameon=False)
     size = f"{known['cases']} cases x {known['members']} members"

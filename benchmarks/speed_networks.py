@@ -29,6 +29,7 @@ DITS = {
     "10": DiTSettings(width=256, depth=10, heads=4, patch=8, dropout=0.0),
     "50": DiTSettings(width=640, depth=9, heads=10, patch=8, dropout=0.0),
     "100": DiTSettings(width=768, depth=12, heads=12, patch=8, dropout=0.0),
+    "wide": DiTSettings(width=1280, depth=5, heads=10, patch=8, dropout=0.0),
 }
 
 

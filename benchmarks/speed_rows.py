@@ -66,7 +66,9 @@ def rows(toy: bool, train: bool) -> Iterator[Row]:
     yield from (Row("call", n, 256, 16, "compiled") for n in ("unet-50", peers[0], "dit-100", peers[1], "unet-100"))
     yield from (Row("sample", "unet-50", 256, 1, mode) for mode in ("loop-compiled", "compiled", "loop", "bf16"))
     yield from (Row("sample", n, 256, 16, "compiled") for n in ("unet-50", peers[0], "unet-10", "dit-50", peers[1]))
-    yield from (Row("call", n, 256, 16, "compiled") for n in ("unet-10", "dit-50", "unet-classic-50", "dit-10"))
+    yield from (
+        Row("call", n, 256, 16, "compiled") for n in ("dit-wide", "unet-10", "dit-50", "unet-classic-50", "dit-10")
+    )
     yield from (Row("call", n, 256, 16, "compiled-search") for n in ("unet-50", *peers))
     yield from (Row("call", n, 256, 16, "bf16") for n in ("unet-50", "dit-100", *peers))
     yield Row("call", "unet-50", 256, 16, "eager")
