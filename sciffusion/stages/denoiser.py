@@ -183,7 +183,7 @@ class DenoiserStage(NetworkStage):
         outputs = self.truths(batch)
         size = batch["z"].shape[2:]
         context = self.encode(batch["inputs"], keep, batch["mask"])
-        level = _uniform(len(keep), generator).to(keep.device) * self.settings.augmentation.largest
+        level = to_device(_uniform(len(keep), generator), keep.device) * self.settings.augmentation.largest
         noises = {name: _normal(outputs[name], generator) for name in self.given if self.settings.augmentation.largest}
         context = self.told(context, outputs, size, level, noises)
         space = self.frame.space
@@ -369,7 +369,7 @@ def _uniform(count: int, generator: torch.Generator | None) -> Tensor:
 
 
 def _normal(like: Tensor, generator: torch.Generator | None) -> Tensor:
-    return torch.randn(like.shape, generator=generator).to(like)
+    return to_device(torch.randn(like.shape, generator=generator), like.device).to(like.dtype)
 
 
 def _right_side(constraint: CoarseConstraint, case: Prepared) -> Tensor:
