@@ -175,6 +175,8 @@ class EnsembleStore:
         index = (self._position[member], *self.place(case))
         kept = {name: encoded(name, self.storage.encoder(name), self._plain(name, arrays)) for name in self._arrays}
         with writing(self.path):
+            for name in kept:
+                self._require_inside(name, index, kept[name])
             self.markers.withdraw(case, member)
             sums = {chunk: sum_ for name in kept for chunk, sum_ in self._write_values(name, index, kept[name])}
             self.markers.write(case, member, sums, {**self._facts(), **(facts or {})}, fsync=self.fsync)
@@ -219,12 +221,16 @@ class EnsembleStore:
                 given = arrays[name].shape if name in arrays else "nothing"
                 raise SciffusionError(f"{self.path}: {name} takes {array.shape[lead:]}, not {given}")
 
+    def _require_inside(self, name: str, index: tuple[int, ...], values: NDArray[Any]) -> None:
+        """Raise SciffusionError where a chunk of the item would be written through a link that leads elsewhere."""
+        for key, _ in chunks.blocks(values, self._arrays[name], index):
+            require_inside(self.path, self.path / name / key)
+
     def _write_values(self, name: str, index: tuple[int, ...], values: NDArray[Any]) -> Iterator[tuple[str, list[int]]]:
         """Write the chunks of one item of one variable: files relative to the store, sizes and checksums."""
         array = self._arrays[name]
         for key, block in chunks.blocks(values, array, index):
             chunk = f"{name}/{key}"
-            require_inside(self.path, self.path / chunk)
             data = chunks.encode(block, array.dtype)
             yield chunk, chunks.write(self.path / chunk, data, self.markers.aside, fsync=self.fsync)
 
