@@ -5,6 +5,7 @@
     python benchmarks/families.py --problem grf --recipes all --jobs 3 --until 560
     python benchmarks/families.py --problem grf --table                  # Markdown
     python benchmarks/families.py --page docs                            # docs/families.md and its pictures
+    python benchmarks/families.py --problem gcm --gcm gcm.nc --recipes forecast
     python benchmarks/families.py --problem grf --recipes edm --toy      # a minute, on any machine
 
 A row is one recipe, trained for ``--minutes`` of a device that it has to itself, all of its stages in equal parts,
@@ -30,6 +31,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
+from families_gcm import GCM
 from families_page import write_page
 from families_row import DISTILLED, Row, measure, problem_path
 from families_table import line, read, table
@@ -45,7 +47,8 @@ GRACE = 5  # seconds to end in after a signal
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--problem", default="grf", choices=[*PROBLEMS, "era5"])
+    add("--problem", default="grf", choices=[*PROBLEMS, "era5", *GCM])
+    add("--gcm", type=Path, help="of the problems gcm and gcm-window: gcm_speedy_t31_400days.nc")
     add("--recipes", default="edm", help="comma-separated; all: every recipe there is")
     add("--seeds", default="0", help="comma-separated seeds of training")
     add("--minutes", type=float, default=2.0, help="training time of a row, all stages")

@@ -8,6 +8,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
+from families_gcm import SUMMARIES
 from families_table import Entry, grouped, log_power, reached, read, table
 from matplotlib.axes import Axes
 from matplotlib.ticker import NullFormatter
@@ -43,6 +44,7 @@ Aims where the exact answer is known: `edm`, `dit`, `flow` and `corrdiff` within
 to 1.03, log-power rms below 0.05; distilled ones within 3 % of the teacher's CRPS and spread/skill and 0.2 dB of its
 RALSD; every other family within 10 % of the CRPS, which says nothing of its spectra.
 """
+OTHERS = {"era5": "the embedded week of ERA5", **SUMMARIES}
 NOT_FOR = {
     "forecast": "needs the state before: for sequences in time",
     "window": "needs windows of several times: a grid axis more",
@@ -69,7 +71,7 @@ def write_page(results: Path, docs: Path) -> None:
 def section(problem: str, entries: Sequence[Entry], results: Path, docs: Path) -> list[str]:
     """Heading, command, table, judgement, pictures, what is missing."""
     groups, one = grouped(entries), entries[0]
-    summary = PROBLEMS[problem].summary if problem in PROBLEMS else "the embedded week of ERA5"
+    summary = PROBLEMS[problem].summary if problem in PROBLEMS else OTHERS[problem]
     names, minutes = ",".join(groups), max(entry["minutes"] for entry in entries)
     lines = [f"## {problem}", "", sentence(f"{summary}. {origin(entries)}"), ""]
     lines += ["<!-- run: not -->", "```console"]
@@ -105,12 +107,14 @@ def origin(entries: Sequence[Entry]) -> str:
 
 
 def yardstick_text(entries: Sequence[Entry]) -> str:
-    kind = "the exact posterior" if entries[0]["problem"].startswith("grf") else "the linear-Gaussian regression"
+    problem = entries[0]["problem"]
+    kind = "the exact posterior" if problem.startswith("grf") else "the linear-Gaussian regression"
+    kind = "persistence with Gaussian errors" if problem == "gcm" else kind
     one = entries[0]
     return (
         f"{one['members']} draws of the yardstick, {kind}, have a CRPS of {one['yardstick_crps']:.4f}{closed(one)},"
         f" spread/skill {one['yardstick_spread_skill']:.3f}, RALSD {one['yardstick_ralsd']:.2f} dB and log-power rms"
-        f" {log_power(one, 'yardstick'):.3f} on these cases: chance alone."
+        f" {log_power(one, 'yardstick'):.3f} on these cases{': chance alone' if problem.startswith('grf') else ''}."
         f" Resampling the cases moves a CRPS over that of the draws by ±{chance(entries):.3f} (half of a 95 % interval,"
         " on average over rows)."
     )

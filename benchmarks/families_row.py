@@ -17,6 +17,7 @@ import pytorch_lightning as pl
 import torch
 import xarray as xr
 import yaml
+from families_gcm import GCM, gcm_path
 from families_scores import coarse_of, exact_crps, scores, show, yardstick
 from families_turn import Finite, Turn, Warm
 from torch._dynamo.exc import TorchDynamoException
@@ -110,7 +111,7 @@ def measure(row: Row, args: argparse.Namespace) -> dict[str, Any]:
     with turn.first():
         drawn = draw(row, emulator, args, device)
     print(f"{row.name}: {drawn.count * drawn.members} members in {drawn.seconds:.1f} s", flush=True)
-    found = judged(row, settings, drawn, args)
+    found = judged(row, emulator, settings, drawn, args)
     if (kept := kept_file(row, args)) is not None:
         keep(emulator, kept)
     times = {"training_minutes": turn.seconds / 60, "seconds_in_all": time.perf_counter() - began}
@@ -128,12 +129,15 @@ def draw(row: Row, emulator: Emulator, args: argparse.Namespace, device: torch.d
         return Drawn(ensemble, conditions, cases, counted.samples, time.perf_counter() - started)
 
 
-def judged(row: Row, settings: config.Experiment, drawn: Drawn, args: argparse.Namespace) -> dict[str, Any]:
+def judged(
+    row: Row, emulator: Emulator, settings: config.Experiment, drawn: Drawn, args: argparse.Namespace
+) -> dict[str, Any]:
     """Scores and costs of the members."""
     ensemble, names = drawn.ensemble, list(drawn.ensemble.data_vars)
     truth = open_source(settings.target.source, check=False).sel(drawn.cases)[names].load()
     means = row.problem != "kolmogorov-coarse"  # whether the coarse input is that of the truth
-    coarse = coarse_of(drawn.conditions, drawn.cases, names) if means else None
+    reader: Any = emulator.stage.readers.get("coarse")
+    coarse = coarse_of(reader, drawn.conditions, drawn.cases, names) if means else None
     other = yardstick(row.problem, truth, drawn.members, run_folder(args, row), drawn.conditions, drawn.cases)
     show(ensemble, truth, coarse, settings.target.dims, args.out / f"{row.name}.nc")
     total = drawn.count * drawn.members
@@ -177,6 +181,8 @@ def problem_path(name: str, args: argparse.Namespace, device: torch.device) -> P
     """The experiment of the problem, simulated if need be."""
     if name == "era5":
         return Path(sf.__file__).parent / "datasets" / "era5_week.yaml"
+    if name in GCM:
+        return gcm_path(name, args.gcm, args.work / name)
     counts = (24, 4, 4) if args.toy else None
     return write_problem(
         name, args.work / f"{name}{'-toy' * args.toy}", cases=counts, device=str(device), progress=False

@@ -9,6 +9,7 @@ import torch
 import xarray as xr
 
 import sciffusion as sf
+from sciffusion.conditioners.coarse import CoarseField
 from sciffusion.datasets.simulators import PROBLEMS, gaussian
 from sciffusion.datasets.simulators.box import block_means
 from sciffusion.evaluation import power_spectrum
@@ -21,10 +22,13 @@ SHOWN = 2  # members in a picture
 def yardstick(
     problem: str, truth: xr.Dataset, members: int, run: Path, conditions: Any, cases: dict[str, list[Any]]
 ) -> xr.Dataset:
-    """Draws of the exact posterior where it is known, else of the linear-Gaussian regression of the run."""
+    """Draws of the exact posterior where it is known, else of the linear-Gaussian regression of the run, or of
+    persistence with Gaussian errors where it has none.
+    """
     if problem.startswith("grf"):
         return _exact(problem, truth, members)
-    return sf.load(run / "baselines" / "linear").sample(conditions, members, cases=cases, seed=1)
+    folder = next(path for name in ("linear", "persistence") if (path := run / "baselines" / name).is_dir())
+    return sf.load(folder).sample(conditions, members, cases=cases, seed=1)
 
 
 def scores(
@@ -86,13 +90,23 @@ def show(ensemble: xr.Dataset, truth: xr.Dataset, coarse: xr.Dataset | None, gri
     xr.Dataset(fields).to_netcdf(path, engine="netcdf4", encoding=packed)
 
 
-def coarse_of(conditions: Any, cases: dict[str, list[Any]], variables: list[str]) -> xr.Dataset | None:
-    """The coarse condition of the cases, where it has the target's variables."""
+def coarse_of(
+    reader: CoarseField | None, conditions: Any, cases: dict[str, list[Any]], variables: list[str]
+) -> xr.Dataset | None:
+    """The coarse condition of the cases, where it has the target's variables; of fine data their conservative means."""
     data = conditions.get("coarse")
-    if data is None or any(name not in data for name in variables):
+    if reader is None or data is None or any(name not in data for name in variables):
         return None
-    chosen: xr.Dataset = data[variables].sel({dim: labels for dim, labels in cases.items() if dim in data.dims})
-    return chosen.load()
+    dims = reader.grid.dims
+    chosen: xr.Dataset = data[variables].sel({dim: labels for dim, labels in cases.items() if dim in data.dims}).load()
+    if tuple(chosen.sizes[dim] for dim in dims) != reader.grid.shape or reader.grid.shape == reader.coarse_grid.shape:
+        return chosen
+    leading = [dim for dim in chosen.dims if dim not in dims]
+    means = {
+        name: ((*leading, *dims), reader.coarsening(field.transpose(*leading, *dims).values.astype(np.float64)))
+        for name, field in chosen.items()
+    }
+    return xr.Dataset(means, reader.coarse_grid.coords_dataset().coords).assign_coords({d: chosen[d] for d in leading})
 
 
 def exact_crps(name: str, truth: xr.Dataset) -> float | None:

@@ -124,3 +124,65 @@ def test_the_page_says_what_reaches_its_aims_and_what_is_missing(tmp_path):
         assert f"](images/{picture})" in page
         image = plt.imread(tmp_path / "images" / picture)
         assert image[..., :3].std() > 0.05  # something is drawn
+
+
+@pytest.mark.parametrize(
+    ("name", "grid", "begin"), [("gcm", (8, 16), "2000-03-03"), ("gcm-window", (4, 8, 16), "2000-03-02")]
+)
+def test_the_gcm_is_a_problem_of_states_and_one_of_windows(tmp_path, monkeypatch, name, grid, begin):
+    """The first state serves as the one before the second; a window begins with it."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    from families_gcm import gcm_path
+
+    from sciffusion.config import load_experiment
+    from sciffusion.datasets.pairs import open_experiment
+
+    with pytest.raises(FileNotFoundError, match="--gcm"):
+        gcm_path(name, None, tmp_path / name)
+    run = gcm_run()
+    run.to_netcdf(tmp_path / "run.nc")
+    experiment = load_experiment(gcm_path(name, tmp_path / "run.nc", tmp_path / name))
+    data = open_experiment(experiment)
+    assert data.grid.shape == grid
+    first = data.target.isel(time=0)["u_wind"].values.reshape(-1, 8, 16)
+    np.testing.assert_array_equal(first, run["u_wind"].values[60 : 60 + len(first)])  # without the spin-up
+    days = {split: {str(case.labels[-1])[:10] for case in cases} for split, cases in data.cases.items()}
+    assert min(days["train"]) == begin
+    assert max(days["train"]) < min(days["validation"]) < min(days["test"])
+
+
+def gcm_run():
+    names = {"u_wind": "m s-1", "v_wind": "m s-1", "temperature": "K", "normalized_surface_pressure": "1"}
+    rng = np.random.default_rng(0)
+    coords = {
+        "time": np.datetime64("2000-01-02", "ns") + np.arange(400) * np.timedelta64(1, "D"),
+        "lat": ("lat", np.linspace(-78.75, 78.75, 8), {"units": "degrees_north"}),
+        "lon": ("lon", np.arange(16) * 22.5, {"units": "degrees_east"}),
+    }
+    fields = {
+        name: (("time", "lat", "lon"), rng.standard_normal((400, 8, 16)).astype("f4"), {"units": units})
+        for name, units in names.items()
+    }
+    return xr.Dataset(fields, coords)
+
+
+def test_the_coarse_field_of_fine_data_is_its_means(tmp_path, monkeypatch):
+    """Where a run has no coarse file, its members are held against the means of the truth, not against the truth."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    from families_scores import coarse_of
+
+    from sciffusion import config
+    from sciffusion.conditioners.coarse import CoarseField
+    from tests.conditioners.conftest import training_on
+
+    grid = ("lat", "lon")
+    training = training_on(gcm_run().isel(time=slice(3)), grid, {"u_wind": {}, "temperature": {}}, periodic=("lon",))
+    settings = config.CoarseField(variables=["u_wind", "temperature"], factor=4)
+    reader = CoarseField.build("coarse", settings, None, training)
+    times = list(training.data.time.values[:2])
+    found = coarse_of(reader, {"coarse": training.data}, {"time": times}, ["u_wind", "temperature"])
+    assert found.sizes == {"time": 2, "lat": 2, "lon": 4}
+    for number, case in enumerate(training.cases[:2]):
+        expected = reader.coarse(training.data, case)
+        np.testing.assert_allclose(found["u_wind"].values[number], expected[0], rtol=1e-6)
+        np.testing.assert_allclose(found["temperature"].values[number], expected[1], rtol=1e-6)
