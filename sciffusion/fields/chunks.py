@@ -18,6 +18,7 @@ from numcodecs import Zstd  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
 from sciffusion.errors import SciffusionError
+from sciffusion.fields.output import write_bytes
 
 __all__ = ["blocks", "encode", "require_codecs", "write"]
 
@@ -64,15 +65,5 @@ def write(path: Path, data: bytes, aside: Path, *, fsync: bool = False) -> list[
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     aside.mkdir(exist_ok=True)
-    temp = aside / f"{os.uname().nodename}-{os.getpid()}-{threading.get_ident()}"
-    try:
-        with temp.open("wb") as file:
-            file.write(data)
-            if fsync:
-                file.flush()
-                os.fsync(file.fileno())
-        temp.replace(path)
-    except BaseException:
-        temp.unlink(missing_ok=True)
-        raise
+    write_bytes(path, data, aside / f"{os.uname().nodename}-{os.getpid()}-{threading.get_ident()}", fsync=fsync)
     return [len(data), zlib.crc32(data)]

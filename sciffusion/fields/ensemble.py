@@ -5,7 +5,7 @@ one case, are written in any order by any process; each ends with its marker. Re
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -175,10 +175,11 @@ class EnsembleStore:
         index = (self._position[member], *self.place(case))
         kept = {name: encoded(name, self.storage.encoder(name), self._plain(name, arrays)) for name in self._arrays}
         with writing(self.path):
-            for name in kept:
-                self._require_inside(name, index, kept[name])
+            placed = [(name, *block) for name in kept for block in chunks.blocks(kept[name], self._arrays[name], index)]
+            for name, key, _ in placed:  # before anything changes
+                require_inside(self.path, self.path / name / key)
             self.markers.withdraw(case, member)
-            sums = {chunk: sum_ for name in kept for chunk, sum_ in self._write_values(name, index, kept[name])}
+            sums = {f"{name}/{key}": self._write_chunk(name, key, block) for name, key, block in placed}
             self.markers.write(case, member, sums, {**self._facts(), **(facts or {})}, fsync=self.fsync)
 
     def as_read(self, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
@@ -221,18 +222,10 @@ class EnsembleStore:
                 given = arrays[name].shape if name in arrays else "nothing"
                 raise SciffusionError(f"{self.path}: {name} takes {array.shape[lead:]}, not {given}")
 
-    def _require_inside(self, name: str, index: tuple[int, ...], values: NDArray[Any]) -> None:
-        """Raise SciffusionError where a chunk of the item would be written through a link that leads elsewhere."""
-        for key, _ in chunks.blocks(values, self._arrays[name], index):
-            require_inside(self.path, self.path / name / key)
-
-    def _write_values(self, name: str, index: tuple[int, ...], values: NDArray[Any]) -> Iterator[tuple[str, list[int]]]:
-        """Write the chunks of one item of one variable: files relative to the store, sizes and checksums."""
-        array = self._arrays[name]
-        for key, block in chunks.blocks(values, array, index):
-            chunk = f"{name}/{key}"
-            data = chunks.encode(block, array.dtype)
-            yield chunk, chunks.write(self.path / chunk, data, self.markers.aside, fsync=self.fsync)
+    def _write_chunk(self, name: str, key: str, block: NDArray[Any]) -> list[int]:
+        """Write one chunk of a variable: its size and checksum."""
+        data = chunks.encode(block, self._arrays[name].dtype)
+        return chunks.write(self.path / name / key, data, self.markers.aside, fsync=self.fsync)
 
     def _facts(self) -> dict[str, Any]:
         who = digest(without_execution(self.identity))

@@ -25,6 +25,7 @@ __all__ = [
     "remove",
     "temporary",
     "uninterrupted",
+    "write_bytes",
     "write_netcdf",
     "write_text",
     "writing",
@@ -121,10 +122,14 @@ def _alive(pid: int) -> bool:
 
 def write_text(path: Path, text: str, *, fsync: bool = False) -> None:
     """Write a small file under a temporary name, then rename it: a reader sees it whole or not at all."""
-    temp = temporary(path)
+    write_bytes(path, text.encode(), temporary(path), fsync=fsync)
+
+
+def write_bytes(path: Path, data: bytes, temp: Path, *, fsync: bool = False) -> None:
+    """Write a file as ``temp``, then rename it; after an error nothing is left of it."""
     try:
-        with temp.open("w", encoding="utf-8") as file:
-            file.write(text)
+        with temp.open("wb") as file:
+            file.write(data)
             if fsync:
                 file.flush()
                 os.fsync(file.fileno())
