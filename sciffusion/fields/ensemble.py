@@ -176,8 +176,8 @@ class EnsembleStore:
         kept = {name: encoded(name, self.storage.encoder(name), self._plain(name, arrays)) for name in self._arrays}
         with writing(self.path):
             placed = [(name, *block) for name in kept for block in chunks.blocks(kept[name], self._arrays[name], index)]
-            for name, key, _ in placed:  # before anything changes
-                require_inside(self.path, self.path / name / key)
+            for path in (self.markers.aside, *(self.path / name / key for name, key, _ in placed)):
+                require_inside(self.path, path)  # before anything changes
             self.markers.withdraw(case, member)
             sums = {f"{name}/{key}": self._write_chunk(name, key, block) for name, key, block in placed}
             self.markers.write(case, member, sums, {**self._facts(), **(facts or {})}, fsync=self.fsync)

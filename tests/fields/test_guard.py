@@ -93,6 +93,19 @@ def test_nothing_is_read_or_written_through_a_deeper_link(store, tmp_path, link)
     assert {file: file.read_bytes() for file in outside.rglob("*") if file.is_file()} == before
 
 
+def test_no_chunk_is_written_by_way_of_a_folder_elsewhere(store, tmp_path):
+    """The folder where chunks wait until they are whole may be a link, too."""
+    outside = tmp_path / "elsewhere"
+    outside.mkdir()
+    opened = EnsembleStore(store)
+    opened.markers.sweep()
+    opened.markers.aside.symlink_to(outside)
+    before = set(opened.markers.complete())
+    with pytest.raises(SciffusionError, match="leads out of its store"):
+        opened.write(0, 1, {"u": np.zeros((5, 7), np.float32)})
+    assert set(opened.markers.complete()) == before
+
+
 def opened_faults(store):
     from sciffusion.fields.markers import Fault
 
