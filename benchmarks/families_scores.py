@@ -99,7 +99,7 @@ def coarse_of(
         return None
     dims = reader.grid.dims
     chosen: xr.Dataset = data[variables].sel({dim: labels for dim, labels in cases.items() if dim in data.dims}).load()
-    if tuple(chosen.sizes[dim] for dim in dims) != reader.grid.shape or reader.grid.shape == reader.coarse_grid.shape:
+    if not reader.is_fine(chosen):
         return chosen
     leading = [dim for dim in chosen.dims if dim not in dims]
     means = {

@@ -109,7 +109,7 @@ class CoarseField(Conditioner):
     def coarse(self, dataset: xr.Dataset | None, case: Case, window: Window | None = None) -> np.ndarray:
         """The coarse field of one case, or a ``window`` of the coarse grid: float64 (channel, *coarse), NaN in gaps."""
         assert dataset is not None, f"{self.name}: no data"
-        if not self._is_fine(dataset):
+        if not self.is_fine(dataset):
             return self._read(dataset, case, window)
         mapping, fine = self.coarsening, None
         if window is not None:
@@ -128,7 +128,8 @@ class CoarseField(Conditioner):
             name=self.name,
         )
 
-    def _is_fine(self, dataset: xr.Dataset) -> bool:
+    def is_fine(self, dataset: xr.Dataset) -> bool:
+        """Whether data in the terms of the target are on its grid: their conservative means are the condition then."""
         return self._are_fine([dataset.sizes[dim] for dim in self.grid.dims])
 
     def _are_fine(self, sizes: Sequence[int]) -> bool:

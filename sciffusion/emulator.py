@@ -28,7 +28,7 @@ from sciffusion.fields.cases import Case, cases_of, encode_label
 from sciffusion.stages.base import Prepared, Stage
 from sciffusion.stages.drawing import Drawn, draws
 
-__all__ = ["DEFAULT_BATCH", "Check", "Drawing", "Emulator", "load"]
+__all__ = ["DEFAULT_BATCH", "Check", "Drawing", "Emulator", "load", "member_numbers"]
 
 Conditions = xr.Dataset | Mapping[str, xr.Dataset]
 Cases = Mapping[str, Any] | Sequence[Case] | None
@@ -225,7 +225,7 @@ class Emulator:
             For conditions that do not fit; see `check`.
         """
         check = self._checked(conditions, options)
-        numbers = _numbers(members)
+        numbers = member_numbers(members)
         result = self.stage.blank({"member": _member_coordinate(numbers), **self._leading(check)}, filled=True)
         for part in self.stream(check, numbers, **options):
             place = {dim: _index(result, part, dim) for dim in ("member", *_dims(check))}
@@ -268,7 +268,7 @@ class Emulator:
         check = self._checked(conditions, options)
         place = self.ready(**options)
         size = options.get("batch_size") or DEFAULT_BATCH.get(place.type, 4)
-        pairs = list(items) if items is not None else list(product(range(len(check.cases)), _numbers(members)))
+        pairs = list(items) if items is not None else list(product(range(len(check.cases)), member_numbers(members)))
 
         def prepare(number: int) -> Prepared:
             return self.stage.prepare(check.conditions, check.cases[number])
@@ -364,7 +364,8 @@ def _dims(check: Check) -> tuple[str, ...]:
     return check.cases[0].dims if check.cases else ()
 
 
-def _numbers(members: int | Sequence[int]) -> list[int]:
+def member_numbers(members: int | Sequence[int]) -> list[int]:
+    """How many members, or which, as their numbers. Raises SciffusionError for none, a negative or a repeated one."""
     numbers = list(range(members)) if isinstance(members, int) else [int(member) for member in members]
     if not numbers or min(numbers) < 0 or len(set(numbers)) < len(numbers):
         raise SciffusionError(f"members {members!r}", "give a positive count, or different numbers from 0")

@@ -8,7 +8,7 @@ from typing import Self
 
 import xarray as xr
 
-from sciffusion.emulator import Cases, Check, Conditions, Emulator
+from sciffusion.emulator import Cases, Check, Conditions, Emulator, member_numbers
 from sciffusion.errors import SciffusionError
 from sciffusion.fields.cases import Case, encode_label
 from sciffusion.fields.coherence import Coherence
@@ -45,7 +45,7 @@ class Plan:
         check = emulator.check(conditions, cases)
         _report(check)
         template, dims = emulator.template(check), check.cases[0].dims
-        plan = cls(_ordered(check, template, dims), template, dims, _numbers(members))
+        plan = cls(_ordered(check, template, dims), template, dims, member_numbers(members))
         return plan if time_coherence is None else plan._coherent(str(time_coherence), conditions)
 
     @property
@@ -73,13 +73,6 @@ def _ordered(check: Check, template: xr.Dataset, dims: Sequence[str]) -> Check:
         what = f"{len(check.cases)} cases do not fill {' x '.join(f'{template.sizes[dim]} {dim}' for dim in dims)}"
         raise SciffusionError(what, "choose all combinations of labels, or generate one store for each")
     return replace(check, cases=sorted(check.cases, key=place))
-
-
-def _numbers(members: int | Sequence[int]) -> list[int]:
-    numbers = list(range(members)) if isinstance(members, int) else [int(member) for member in members]
-    if not numbers or min(numbers) < 0 or len(set(numbers)) < len(numbers):
-        raise SciffusionError(f"members {members!r}", "give a positive count, or different numbers from 0")
-    return numbers
 
 
 def _report(check: Check) -> None:
