@@ -157,7 +157,7 @@ def _run(args: argparse.Namespace) -> int:
         batch_size=args.batch_size,
         device=args.device,
         precision=args.precision,
-        compiled={"auto": None, "always": True, "never": False}[args.compile],
+        compile={"auto": None, "always": True, "never": False}[args.compile],
         allow_mixed=args.allow_mixed,
         storage=_storage(args),
         share=_share(args.share),

@@ -53,7 +53,7 @@ def generate(
     batch_size: int | None = None,
     device: str | None = None,
     precision: Precision = "auto",
-    compiled: bool | None = None,
+    compile: bool | None = None,
     allow_mixed: bool = False,
     share: tuple[int, int] = (0, 1),
     storage: Storage | None = None,
@@ -96,7 +96,7 @@ def generate(
     precision
         Of the networks: "float32", "bfloat16", or "auto": that of the store, else bfloat16 where a GPU has units for
         it. Fixed when the store is made.
-    compiled
+    compile
         Whether the networks are compiled; None: as for the store, else where a GPU has more than ten minutes to work.
     allow_mixed
         Go on with a store that was begun on another device model, or with other versions or another batch size.
@@ -144,7 +144,7 @@ def generate(
         sampler=sampler,
         device=place,
         precision=precision,
-        compiled=compiled,
+        compiled=compile,
         batch_size=batch_size,
         storage=storage,
     )

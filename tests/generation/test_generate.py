@@ -110,7 +110,7 @@ def test_an_interruption_says_how_to_go_on(tmp_path, caplog):
         ({"data": conditions(cases=3)}, "coordinate 'time'"),
         ({"batch_size": 2, "members": 4}, "batch_size: 3 in the store, 2 now"),
         ({"precision": "bfloat16", "members": 4}, "precision: 'float32' in the store, 'bfloat16' now"),
-        ({"compiled": True, "members": 4}, "compiled: False in the store, True now"),
+        ({"compile": True, "members": 4}, "compiled: False in the store, True now"),
     ],
 )
 def test_another_run_is_refused_by_name_and_changes_nothing(tmp_path, options, named):
@@ -131,7 +131,7 @@ def test_the_batch_size_of_the_store_is_kept(tmp_path):
 
 def test_the_precision_of_the_store_is_kept(tmp_path):
     with pytest.raises(KeyboardInterrupt):
-        run(tmp_path / "e.zarr", FakeEmulator(fail_after=6), precision="bfloat16", compiled=True)
+        run(tmp_path / "e.zarr", FakeEmulator(fail_after=6), precision="bfloat16", compile=True)
     again = FakeEmulator()
     run(tmp_path / "e.zarr", again)
     assert again.execution == {"device": "cpu", "precision": "bfloat16", "compile": True}
