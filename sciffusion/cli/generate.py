@@ -248,8 +248,12 @@ def _sampler(emulator: Any, args: argparse.Namespace) -> Any:
     changes = {name: getattr(args, name) for name in ("steps", "solver", "tile") if getattr(args, name) is not None}
     if not changes:
         return None
+    from pydantic import ValidationError
+
     own = emulator.sampler()
     try:
         return type(own).model_validate(own.model_dump() | changes)
-    except ValueError as error:
-        raise SciffusionError(f"sampler: {error}", "see `sciffusion generate --help`") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = f"--{first['loc'][0]}" if first["loc"] else "sampler"
+        raise SciffusionError(f"{place}: {first['msg'].lower()}", "see `sciffusion generate --help`") from None

@@ -205,6 +205,15 @@ def test_statistics_shares_and_a_log_are_asked_for_by_options(emulator, tmp_path
     assert "is complete" in (tmp_path / "logs" / "one.log").read_text()
 
 
+def test_tiles_precision_and_compilation_are_those_asked_for(emulator, tmp_path):
+    options = "--tile 16 --precision bfloat16 --compile always"
+    assert command(f"generate RUN --conditions coarse.nc --device cpu --members 1 -o e.zarr {options}") == 0
+    made = EnsembleStore(tmp_path / "e.zarr").identity
+    assert made["sampler"]["tile"] == 16
+    assert (made["execution"]["precision"], made["execution"]["compiled"]) == ("bfloat16", True)
+    assert emulator.execution["compile"] is True
+
+
 @pytest.mark.parametrize(
     ("option", "what"),
     [
@@ -214,6 +223,8 @@ def test_statistics_shares_and_a_log_are_asked_for_by_options(emulator, tmp_path
         ("--deadline 10", "no length of time"),
         ("--deadline 1h --keep mean", "give one of keep and deadline"),
         ("--time-coherence 1.5", "a correlation of 1.5"),
+        ("--steps 0", "sciffusion generate: --steps: input should be greater than or equal to 1\n  -> see"),
+        ("--tile 2", "sciffusion generate: --tile: input should be greater than or equal to 8\n  -> see"),
     ],
 )
 def test_options_without_sense_are_explained(emulator, tmp_path, capsys, option, what):
