@@ -105,6 +105,9 @@ class StopOnSignal(pl.Callback):
             log.info("SIGINT: stopping after this step; the same command resumes")
 
 
+TOO_LITTLE = 1e-3  # share of a training that no time left can be told from
+
+
 class LogLines(pl.Callback):
     """A line every ``every`` seconds with step, loss and the time left, for logs without a terminal."""
 
@@ -124,10 +127,11 @@ class LogLines(pl.Callback):
         if now - self._last < self.every and share < 1:
             return
         self._last = now
-        left = (now - self._start) / max(share - self._first, 1e-9) * (1 - share)
+        done = share - self._first  # a step that compiled says nothing of those to come
+        left = f"{(now - self._start) / done * (1 - share):.0f} s left" if done > TOO_LITTLE else "just begun"
         loss = float(trainer.callback_metrics.get("train/loss", float("nan")))
         end = f"{100 * share:.0f} % of the time" if pl_module.settings.minutes else f"of {trainer.max_steps}"
-        log.info("step %d %s, loss %.4f, %.0f s left", trainer.global_step, end, loss, left)
+        log.info("step %d %s, loss %.4f, %s", trainer.global_step, end, loss, left)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Log the validation figures."""

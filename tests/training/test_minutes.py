@@ -1,6 +1,7 @@
 """A training that is limited in time ends then, its learning rate fallen to the end; a longer limit goes on."""
 
 import itertools
+import logging
 import types
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 import pytorch_lightning as pl
 
 import sciffusion as sf
+from sciffusion.training.callbacks import LogLines
 from tests.tiny import tiny_data, tiny_experiment
 
 PEAK, WARMUP = 1e-2, 2
@@ -50,3 +52,19 @@ def test_time_ends_a_training_and_lowers_its_learning_rate(tmp_path, clock):
     more, rates = trained(tmp_path, 0.5)
     assert more == 16 + 16  # 15 s more, and again a first step that does not count
     assert PEAK / 3 < rates[1] < PEAK  # half the time is left
+
+
+def test_a_log_line_tells_the_time_left_once_there_is_something_to_tell_it_from(monkeypatch, caplog):
+    """The first step may take half a minute, because it compiles: it does not mean years."""
+    clock = iter([0.0, 40.0, 70.0, 100.0])
+    monkeypatch.setattr("sciffusion.training.callbacks.time.monotonic", lambda: next(clock))
+    trainer = types.SimpleNamespace(global_step=1, max_steps=10**6, callback_metrics={"train/loss": 0.5})
+    module = types.SimpleNamespace(share=0.0, settings=types.SimpleNamespace(minutes=2.0))
+    lines = LogLines()
+    lines.on_train_start(trainer, module)
+    with caplog.at_level(logging.INFO, logger="sciffusion"):
+        for share in (1e-6, 0.25, 0.5):
+            module.share = share
+            lines.on_train_batch_end(trainer, module, None, None, 0)
+    said = [record.getMessage().split(", ")[-1] for record in caplog.records]
+    assert said == ["just begun", "210 s left", "100 s left"]
