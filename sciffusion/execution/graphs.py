@@ -85,7 +85,7 @@ class Captured:
 def _replay(record: _Record, leaves: list[Any]) -> Any:
     known = record.last or [(None, -1)] * len(leaves)
     for place, value, (source, version) in zip(record.inputs, leaves, known, strict=True):
-        if isinstance(value, Tensor) and not (value is source and _version(value) == version):
+        if isinstance(value, Tensor) and not (value is source and _version(value) == version >= 0):
             place.copy_(value)
     record.last = [(leaf, _version(leaf)) for leaf in leaves]
     record.graph.replay()
@@ -99,7 +99,7 @@ def _own(output: Any) -> Any:
 
 def _version(leaf: Any) -> int:
     """Counter of changes in place; inference tensors have none and count as changed."""
-    return leaf._version if isinstance(leaf, Tensor) and not leaf.is_inference() else -2
+    return leaf._version if isinstance(leaf, Tensor) and not leaf.is_inference() else -1
 
 
 def _capturable(tensors: list[Tensor]) -> bool:

@@ -11,7 +11,7 @@ from sciffusion.errors import SciffusionError
 from sciffusion.execution import accelerate as module
 from sciffusion.execution.accelerate import Execution, accelerate
 from sciffusion.execution.cpu import keep_memory, physical_cores, tune_cpu
-from sciffusion.execution.graphs import Captured
+from sciffusion.execution.graphs import Captured, _Record, _replay
 from sciffusion.execution.precision import autocast, resolve_precision, tf32
 from sciffusion.networks.dit import DiT
 from sciffusion.networks.unet import UNet
@@ -138,6 +138,29 @@ def test_a_capture_off_the_gpu_is_the_function():
     out, vector = captured(x, Context(vector=x))
     torch.testing.assert_close(out, x + 1)
     assert vector is x
+
+
+class Doubling:
+    """In the place of a CUDA graph: doubles what its input holds."""
+
+    def __init__(self, place, output):
+        self.place, self.output = place, output
+
+    def replay(self):
+        self.output.copy_(2 * self.place)
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_a_replay_sees_inputs_that_were_changed_in_place(mode):
+    """Tensors of inference mode do not count their changes, so they are copied every time."""
+    with mode():
+        place, output = torch.zeros(3), torch.zeros(3)
+        record = _Record(Doubling(place, output), [place], output)
+        x = torch.ones(3)
+        first = _replay(record, [x])
+        x.mul_(5)
+        torch.testing.assert_close(_replay(record, [x]), torch.full((3,), 10.0))
+        torch.testing.assert_close(first, torch.full((3,), 2.0))  # the caller's own
 
 
 def test_threads_are_those_asked_for_and_memory_settings_of_the_environment_win(monkeypatch):
