@@ -7,7 +7,7 @@ are drawn consistently with it.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar, Self
@@ -22,7 +22,7 @@ from sciffusion.boundary import Boundary
 from sciffusion.conditioners.base import Conditioner
 from sciffusion.context import Context
 from sciffusion.diffusion import parameterization, sampling, sigmas, solvers
-from sciffusion.diffusion.denoiser import Denoiser, Masked, Preconditioned, expand
+from sciffusion.diffusion.denoiser import Denoiser, Masked, Preconditioned, Wrapper, expand
 from sciffusion.diffusion.guidance.classifier_free import ClassifierFree
 from sciffusion.diffusion.guidance.threshold import Thresholded
 from sciffusion.diffusion.noises import require_gaussian
@@ -87,11 +87,7 @@ class DenoiserStage(NetworkStage):
         measured = settings.sampler.threshold is not None
         self.register_buffer("bounds", torch.zeros(3, self.frame.space.shape[0]) if measured else None)
         self.parameterization = parameterization.by_name(settings.parameterization)
-        self.denoiser = self._wrapped(network)
-
-    def _wrapped(self, network: Any) -> Masked:
-        """The denoiser that a network makes."""
-        return Masked(Preconditioned(network, self.parameterization, dof=self.settings.noise.dof or math.inf))
+        self.denoiser = Masked(Preconditioned(network, self.parameterization, dof=settings.noise.dof or math.inf))
 
     def check_noise(self) -> None:
         """Raise SciffusionError where members cannot be drawn with the settings' law of the noise."""
@@ -127,8 +123,8 @@ class DenoiserStage(NetworkStage):
         names = self.frame.space.boundary
         cut = tuple(sides) != tuple(size)
         self._bound(tile_boundary(size, sides, names) if cut else names)
-        network: Any = self.fast(self.network)
-        denoiser: Denoiser = self._wrapped(network)
+        fast = self.fast(self.denoiser)
+        denoiser: Denoiser = self.denoiser if fast is self.denoiser else _Called(self.denoiser, fast)
         if not cut or settings is None:
             return denoiser
         overlap = min(sides) // 4 if settings.overlap is None else settings.overlap
@@ -146,6 +142,10 @@ class DenoiserStage(NetworkStage):
     def networks(self) -> Sequence[Any]:
         """The one."""
         return [self.network]
+
+    def calls(self) -> Sequence[tuple[Any, Callable[..., Any]]]:
+        """The whole denoiser, so that the arithmetic around the network is recorded and compiled with it."""
+        return [(self.network, self.denoiser)]
 
     def set_boundary(self, names: tuple[Boundary, ...]) -> None:
         """Tell the network and the space; a code vector has none."""
@@ -362,6 +362,18 @@ class DenoiserStage(NetworkStage):
             constraint or None,
             earlier,
         )
+
+
+class _Called(Wrapper):
+    """``denoiser`` by way of ``function``, another form of its forward: recorded, compiled."""
+
+    def __init__(self, denoiser: Denoiser, function: Callable[..., Tensor]) -> None:
+        super().__init__(denoiser)
+        self.function = function
+
+    def forward(self, x: Tensor, sigma: Tensor, cond: Context | None = None) -> Tensor:
+        """E[x0 | x]."""
+        return self.function(x, sigma, cond)
 
 
 def _uniform(count: int, generator: torch.Generator | None) -> Tensor:
