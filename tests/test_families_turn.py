@@ -1,5 +1,6 @@
 """Callbacks of the family table: one row trains at a time, sampling comes first, a loss that is NaN ends a row."""
 
+import fcntl
 import threading
 import time
 from pathlib import Path
@@ -44,9 +45,35 @@ def test_cases_are_read_before_the_first_step(tmp_path, turns):
     assert look.read == 12
 
 
-def test_trainings_wait_for_each_other_and_for_sampling(tmp_path, turns):
+class Clock:
+    """Stands still until told; whoever sleeps is asleep until ``awake``."""
+
+    def __init__(self):
+        self.now, self.asleep, self.awake = 0.0, threading.Event(), threading.Event()
+
+    def perf_counter(self):
+        return self.now
+
+    def sleep(self, seconds):
+        self.asleep.set()
+        assert self.awake.wait(60)
+        time.sleep(0.001)
+
+
+def held(path):
+    """Whether somebody holds a lock on the file."""
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        return False
+
+
+def test_trainings_wait_for_each_other_and_for_sampling(tmp_path, turns, monkeypatch):
+    clock, order = Clock(), []
+    monkeypatch.setattr(turns, "time", clock)
     one, other, third = (turns.Turn(tmp_path / "gpu.lock") for _ in range(3))
-    order = []
 
     def trains(turn, name):
         turn.on_train_batch_end(None)
@@ -59,14 +86,17 @@ def test_trainings_wait_for_each_other_and_for_sampling(tmp_path, turns):
 
     one.on_train_batch_end(None)  # trains
     waiting = [threading.Thread(target=trains, args=(other, "trains")), threading.Thread(target=samples, args=(third,))]
-    for thread in waiting:
-        thread.start()
-        time.sleep(0.2)
+    waiting[0].start()
+    assert clock.asleep.wait(60)  # waits for its turn
+    waiting[1].start()
+    while not held(tmp_path / "gpu.short"):
+        time.sleep(0.001)
     assert order == []
-    time.sleep(0.3)
+    clock.now = 7.0
     one.on_train_end(None, None)
+    clock.awake.set()
     for thread in waiting:
-        thread.join(10)
+        thread.join(60)
     assert order == ["samples", "trains"]  # though it asked later
-    assert one.seconds > 0.6
-    assert other.seconds < 0.1  # waiting is not training
+    assert one.seconds == 7
+    assert other.seconds == 0  # waiting is not training

@@ -46,11 +46,11 @@ def test_a_task_that_fails_or_hangs_costs_its_own_time_only():
         "import sys, time; sys.path.insert(0, 'benchmarks')\n"
         "from speed_workers import perform\n"
         "from tests.execution.tasks import act\n"
-        "end = time.monotonic() + 60\n"
-        "print(dict(perform(act, ['a', 'raise', 'hang', 'die', 'b'], workers=1, limit=5, until=end)))\n"
+        "end = time.monotonic() + 200\n"
+        "print(dict(perform(act, ['a', 'raise', 'hang', 'die', 'b'], workers=1, limit=12, until=end)))\n"
         "start = time.monotonic()\n"
         "late = dict(perform(act, ['hang'], workers=1, limit=60, until=start + 3))\n"
-        "print(late, time.monotonic() - start < 30)\n"
+        "print(late, time.monotonic() - start < 60)\n"
     )
     environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"}
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True)
@@ -59,7 +59,7 @@ def test_a_task_that_fails_or_hangs_costs_its_own_time_only():
     assert found["a"] == {"done": "a"}
     assert found["b"] == {"done": "b"}
     assert found["raise"] == {"error": "ValueError: told to"}
-    assert found["hang"] == {"error": "took more than 5 s"}
+    assert found["hang"] == {"error": "took more than 12 s"}
     assert found["die"] == {"error": "its process ended with code 3"}
     assert late == "{} True"
 

@@ -16,3 +16,8 @@ def fields(path):
 
 def chunks(path):
     return {str(file.relative_to(path)): file.read_bytes() for file in path.rglob("c/*/**/*") if file.is_file()}
+
+
+def as_process(monkeypatch, rank, size):
+    for name, value in {"RANK": rank, "WORLD_SIZE": size, "LOCAL_RANK": rank}.items():
+        monkeypatch.setenv(name, str(value))

@@ -79,7 +79,7 @@ def test_a_job_is_queued_again_when_it_was_stopped_and_not_when_it_failed(centre
 
 def test_pbs_asks_the_job_to_stop_before_the_limit(centre):
     assert (
-        submit("--scheduler", "pbs", "--time", "3s", "--warning", "2s", "--python", "work", "--script", "j", *GENERATE)
+        submit("--scheduler", "pbs", "--time", "5s", "--warning", "2s", "--python", "work", "--script", "j", *GENERATE)
         == 0
     )
     program(centre, "work", "trap 'echo asked >> calls; exit 85' USR1; for i in {1..100}; do sleep 0.1; done")

@@ -1,10 +1,8 @@
 """Statistics instead of members: exact, counted once, the same whoever makes them; and the members at a deadline."""
 
-import json
 import os
 import subprocess
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,12 +16,13 @@ from sciffusion.evaluation import evaluate
 from sciffusion.fields.ensemble import EnsembleStore, open_ensemble
 from sciffusion.fields.excerpt import excerpt
 from sciffusion.fields.reduced import Statistics
-from sciffusion.generation import closing, generate
+from sciffusion.generation import closing, engine, generate, work
 from sciffusion.generation.keep import Keep
 from sciffusion.generation.scoring import state_of
 from sciffusion.generation.target import Target
-from tests.generation import deadline as deadline_program
+from tests.generation import fake
 from tests.generation.fake import Batch, FakeEmulator, conditions, expected
+from tests.generation.runs import as_process
 
 ROOT = Path(__file__).parents[2]
 MEMBERS = 12
@@ -170,14 +169,34 @@ def test_scores_need_no_statistics(tmp_path):
     np.testing.assert_allclose(found["crps"], evaluate(open_ensemble(path), truth()).scores["crps"], rtol=1e-12)
 
 
-def test_a_deadline_publishes_whole_members_only_and_the_rest_can_be_made_later(tmp_path):
-    path = tmp_path / "e.zarr"
-    begun = time.monotonic()
-    make(path, FakeEmulator(delay=0.1), deadline=0.65)
-    assert time.monotonic() - begun < 3  # the deadline, one batch of 0.1 s, and writing on a loaded machine
+class Clock:
+    """Time that passes only where somebody sleeps."""
+
+    now = 0.0
+
+    def monotonic(self):
+        return self.now
+
+    def sleep(self, seconds):
+        self.now += max(0.0, seconds)
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """The clock of the engine and of the emulators here: nothing hangs on how busy the machine is."""
+    clock = Clock()
+    for module in (engine, work, fake):
+        monkeypatch.setattr(module, "time", clock)
+    return clock
+
+
+def test_a_deadline_publishes_whole_members_only_and_the_rest_can_be_made_later(tmp_path, clock):
+    path, emulator = tmp_path / "e.zarr", FakeEmulator(delay=0.1)
+    make(path, emulator, deadline=0.65)
+    assert emulator.calls == 7  # the last one begun at 0.6 s
     ds, store = open_ensemble(path), EnsembleStore(path)
     count = ds.sizes["member"]
-    assert 0 < count < MEMBERS
+    assert count == 7  # of four cases each, four in a batch
     assert store.members == list(range(count))
     assert store.completed().all()
     assert store.verify() == []
@@ -185,7 +204,7 @@ def test_a_deadline_publishes_whole_members_only_and_the_rest_can_be_made_later(
         assert not xr.open_zarr(path).u.isnull().any()  # whole for a reader who knows nothing of markers
     rest = FakeEmulator()
     make(path, rest)
-    assert len(rest.drawn) <= 4 * MEMBERS - 4 * count
+    assert len(rest.drawn) == 4 * (MEMBERS - count)
     np.testing.assert_array_equal(open_ensemble(path).u, expected(members=range(MEMBERS)).u)
     assert [entry.name for entry in tmp_path.iterdir()] == ["e.zarr"]
 
@@ -193,68 +212,69 @@ def test_a_deadline_publishes_whole_members_only_and_the_rest_can_be_made_later(
 class Behind(FakeEmulator):
     """Draws as a GPU does: orders are taken at once and carried out one after the other; ``delay`` seconds for each."""
 
+    def __init__(self, clock, seconds):
+        super().__init__()
+        self.clock, self.seconds = clock, seconds
+
     def draws(self, *args, **options):
-        done, seconds = time.monotonic(), self.delay
-        self.delay = 0.0
+        done = self.clock.now
         for batch in super().draws(*args, **options):
-            done = max(done, time.monotonic()) + seconds
-            yield Late(batch.pairs, batch.parts, done)
+            done = max(done, self.clock.now) + self.seconds
+            yield Late(batch.pairs, batch.parts, self.clock, done)
 
 
 @dataclass
 class Late(Batch):
     """There at the moment ``done``."""
 
+    clock: Clock
     done: float
 
     def wait(self):
-        time.sleep(max(0.0, self.done - time.monotonic()))
+        self.clock.now = max(self.clock.now, self.done)
 
     def arrays(self, row):
         self.wait()
         return super().arrays(row)
 
 
-def test_a_device_that_is_behind_its_orders_gets_none_that_it_would_begin_after_the_deadline(tmp_path):
-    emulator = Behind(delay=0.2)
+def test_a_device_that_is_behind_its_orders_gets_none_that_it_would_begin_after_the_deadline(tmp_path, clock):
+    emulator = Behind(clock, 0.2)
     make(tmp_path / "e.zarr", emulator, deadline=1.1)
-    assert emulator.calls <= 6
+    assert emulator.calls == 6  # the last one is begun at 1.0 s
+    assert clock.now == pytest.approx(1.2)
 
 
-def test_on_a_loaded_machine_a_deadline_is_kept_to_one_batch(tmp_path):
-    """Two processes beside twice as many busy loops as there are cores; the bound is made of the batches before."""
-    path, deadline = tmp_path / "e.zarr", 4.0
-    command = [sys.executable, "-m", "tests.generation.deadline", str(path), str(deadline)]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
-    found = json.loads(done.stdout)
-    for times in found["processes"]:
-        *batches, last = np.diff([*times["begun"], times["written"]])
-        assert len(batches) > 4
-        assert times["begun"][-1] < deadline + 0.1, "no batch is begun when the time is up"
-        longest = max(batches)  # of those before, from begin to begin
-        assert last < 2 * longest
-        places = (
-            deadline_program.PROCESSES * found["publishing"]
-        )  # one process puts its members in place after the other
-        assert times["returned"] <= deadline + 2 * longest + 4 * places
+def test_each_of_several_processes_keeps_to_its_deadline(tmp_path, clock, monkeypatch):
+    """The first one is done with its share when its time is up: it does not begin that of the other."""
+    path, first, second = tmp_path / "e.zarr", FakeEmulator(delay=0.25), FakeEmulator(delay=0.25)
+    as_process(monkeypatch, 0, 2)
+    with pytest.raises(SciffusionError, match="no member was complete for all cases"):
+        make(path, first, deadline=1.9, batch_size=3)
+    pairs = {(case, member) for case in range(4) for member in range(MEMBERS)}
+    assert set(first.drawn) == {pair for pair in pairs if sum(pair) % 2 == 0}
+    assert clock.now == 8 * 0.25
+    as_process(monkeypatch, 1, 2)
+    make(path, second, deadline=0.95, batch_size=3)
+    assert len(second.drawn) == 12  # of four batches, the last begun at 0.75 s
+    assert clock.now == (8 + 4) * 0.25
     ds = open_ensemble(path)
-    assert 0 < ds.sizes["member"] < deadline_program.MEMBERS
-    np.testing.assert_array_equal(ds.u, expected(members=range(ds.sizes["member"])).u)
+    assert ds.sizes["member"] == 6
+    np.testing.assert_array_equal(ds.u, expected(members=range(6)).u)
 
 
-def test_a_deadline_adds_to_what_is_published(tmp_path):
+def test_a_deadline_adds_to_what_is_published(tmp_path, clock):
     path = generate(FakeEmulator(), conditions(), tmp_path / "e.zarr", 3, **OPTIONS)
     emulator = FakeEmulator(delay=0.1)
     make(path, emulator, deadline=0.4)
-    assert 3 < open_ensemble(path).sizes["member"] < MEMBERS
+    assert open_ensemble(path).sizes["member"] == 3 + 4  # begun at 0, 0.1, 0.2 and 0.3 s
     assert not {(case, member) for case, member in emulator.drawn if member < 3}
     make(path, emulator, deadline=100)
     assert open_ensemble(path).sizes["member"] == MEMBERS
     assert len(emulator.drawn) == 4 * (MEMBERS - 3)
 
 
-def test_nothing_is_published_when_no_member_is_whole(tmp_path):
+def test_nothing_is_published_when_no_member_is_whole(tmp_path, clock):
     with pytest.raises(SciffusionError, match="no member was complete for all cases within 00:00:00"):
         make(tmp_path / "e.zarr", FakeEmulator(delay=0.2), deadline=0.01, batch_size=1)
     assert not (tmp_path / "e.zarr").exists()

@@ -1,7 +1,6 @@
 """Batches are a way of drawing, not part of the answer; what belongs to a case is done once per case."""
 
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -61,32 +60,34 @@ def test_a_case_is_encoded_once_however_many_batches_it_takes(tiny, monkeypatch)
     assert sizes == [1, 1, 1]
 
 
-class Slow:
-    """A stage that takes its time and says when it drew."""
+class Stage:
+    """Draws nothing, after it has waited for what ``during`` says must happen meanwhile."""
 
-    def __init__(self):
-        self.drawn = []
+    def __init__(self, during=lambda items: None):
+        self.during = during
 
     def sample(self, items, *, seed, sampler):
-        time.sleep(0.02)
-        self.drawn.append(time.monotonic())
+        self.during(items)
         return torch.zeros(len(items), 1, 2)
 
 
-def test_the_next_case_is_read_while_the_batch_is_drawn_and_not_many_more(monkeypatch):
-    stage, read = Slow(), {}
+def test_the_next_case_is_read_while_the_batch_is_drawn_and_not_many_more():
+    """Each draw of a case waits until the next one is read: if that began after the draw, it would never come."""
+    read = [threading.Event() for _ in range(4)]
 
     def prepare(number):
         assert threading.current_thread() is not threading.main_thread()
-        read[number] = time.monotonic()
+        read[number].set()
         return number
 
+    def during(items):
+        for item in items:
+            assert read[min(item.prepared + 1, 3)].wait(60)
+
     pairs = [(case, member) for case in range(4) for member in range(4)]
-    for count, _ in enumerate(draws(stage, prepare, pairs, size=2, seed=0, sampler=None)):
+    for count, _ in enumerate(draws(Stage(during), prepare, pairs, size=2, seed=0, sampler=None)):
         coming = (count + 1) // 2  # the case of the next batch
-        assert set(read) <= set(range(coming + 2))
-    for case in range(1, 4):
-        assert read[case] < stage.drawn[2 * case - 2], "read while the first batch of the case before was drawn"
+        assert not any(event.is_set() for event in read[coming + 2 :])
 
 
 def test_a_case_that_cannot_be_read_fails_where_it_is_needed():
@@ -94,7 +95,7 @@ def test_a_case_that_cannot_be_read_fails_where_it_is_needed():
         if number == 1:
             raise OSError("gone")
 
-    batches = draws(Slow(), prepare, [(0, 0), (0, 1), (1, 0)], size=1, seed=0, sampler=None)
+    batches = draws(Stage(), prepare, [(0, 0), (0, 1), (1, 0)], size=1, seed=0, sampler=None)
     assert [batch.pairs for batch in (next(batches), next(batches))] == [[(0, 0)], [(0, 1)]]
     with pytest.raises(OSError, match="gone"):
         next(batches)

@@ -17,8 +17,8 @@ from tests.tiny import tiny_data, tiny_experiment, write_experiment
 ROOT = Path(__file__).parents[2]
 
 
-def command(path):
-    return [sys.executable, "-m", "sciffusion", "train", str(path), "--no-progress"]
+def command(path, program="sciffusion"):
+    return [sys.executable, "-m", program, "train", str(path), "--no-progress"]
 
 
 def run(path, **extra):
@@ -54,19 +54,20 @@ def test_the_terminal_and_the_log_have_our_lines_only(undisturbed):
 
 
 def interrupted(undisturbed, folder, number):
-    """Start the same training elsewhere and send ``number`` once a checkpoint exists and more steps were done."""
+    """Start the same training elsewhere and send it ``number`` in its 13th step: there is a checkpoint of the tenth."""
     settings = tiny_experiment(undisturbed / "data.nc", folder / "run", steps=30, validate_every=10)
     path = write_experiment(folder / "experiment.yaml", settings)
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(command(path), cwd=ROOT, env=env, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command(path, "tests.training.held"), cwd=ROOT, env=env, stderr=subprocess.PIPE, text=True
+    )
     deadline = time.monotonic() + 200
     while not list((folder / "run" / "checkpoints" / "denoiser").glob("step-000000010.ckpt")):
         assert process.poll() is None, process.stderr.read()
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    time.sleep(0.1)
     process.send_signal(number)
-    process.wait(timeout=60)
+    process.wait(timeout=200)
     return path, process
 
 
