@@ -14,9 +14,11 @@ from sciffusion.datasets.simulators import PROBLEMS, gaussian
 from sciffusion.datasets.simulators.box import block_means
 from sciffusion.evaluation import power_spectrum
 
-__all__ = ["coarse_of", "exact_crps", "scores", "show", "spectra", "yardstick"]
+__all__ = ["coarse_of", "exact_crps", "rain", "scores", "show", "spectra", "yardstick"]
 
 SHOWN = 2  # members in a picture
+WET = 1e-4  # metres in an hour: 0.1 mm
+HIGH = 0.999  # quantile
 
 
 def yardstick(
@@ -58,6 +60,27 @@ def scores(
         "coarse_rms": float(own["coarse_rms"].mean()) if coarse is not None else float("nan"),
         "spectra": spectra(ensemble, truth, other, periodic),
     }
+
+
+def rain(ensemble: xr.Dataset, truth: xr.Dataset, area: np.ndarray) -> dict[str, float]:
+    """Of precipitation, in members and truths: the share of the area that is wet, a high quantile, the least value.
+
+    ``area`` of the cells (*grid), which are the last dims; all in metres.
+    """
+    name = next(iter(truth.data_vars))
+    found = {}
+    for key, field in {"": ensemble[name], "true_": truth[name]}.items():
+        values = field.values
+        wet = np.average(values >= WET, weights=np.broadcast_to(area, values.shape))
+        found |= {f"{key}wet": float(wet), f"{key}high": _quantile(values, area), f"{key}least": float(values.min())}
+    return found
+
+
+def _quantile(values: np.ndarray, area: np.ndarray) -> float:
+    """The value below which the share HIGH of the area lies, of all fields together."""
+    order = np.argsort(values, axis=None)
+    below = np.cumsum(np.broadcast_to(area, values.shape).ravel()[order])
+    return float(values.ravel()[order[np.searchsorted(below, HIGH * below[-1])]])
 
 
 def spectra(ensemble: xr.Dataset, truth: xr.Dataset, other: xr.Dataset, periodic: list[str]) -> dict[str, list[float]]:

@@ -1,4 +1,4 @@
-"""The rows that there are, as Markdown: seeds of a recipe together, the best CRPS first, and whether a row is good."""
+"""The rows that there are, as Markdown: seeds of a recipe together, the best CRPS first."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -9,10 +9,9 @@ import numpy as np
 
 from sciffusion.datasets import PROBLEMS
 
-__all__ = ["Entry", "grouped", "line", "log_power", "reached", "read", "table"]
+__all__ = ["Entry", "grouped", "line", "log_power", "read", "table"]
 
 Entry = dict[str, Any]
-FEW, BEST = ("progressive", "ect", "scd", "sct", "meanflow"), ("edm", "dit", "flow", "corrdiff")  # recipes
 
 # title -> (key or function of a row, format)
 COLUMNS: dict[str, tuple[Callable[[Entry], float], str]] = {
@@ -68,27 +67,3 @@ def table(entries: Sequence[Entry]) -> list[str]:
     """The lines of a problem's table."""
     head = ["recipe", *COLUMNS]
     return [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}", *map(line, grouped(entries).values())]
-
-
-def reached(entries: Sequence[Entry], others: dict[str, list[Entry]]) -> list[str]:
-    """What a recipe misses of what was aimed for where the exact answer is known; empty: nothing."""
-    mean = {key: float(np.mean([entry[key] for entry in entries])) for key in ("crps_ratio", "spread_skill", "ralsd")}
-    name, teacher = entries[0]["recipe"], others.get("edm")
-    if name in BEST:
-        power = float(np.mean([log_power(entry) for entry in entries]))
-        aims = {
-            "CRPS within 2 %": mean["crps_ratio"] <= 1.02,
-            "spread/skill 0.97 to 1.03": 0.97 <= mean["spread_skill"] <= 1.03,
-            "log-power error below 0.05": power < 0.05,
-        }
-    elif name in FEW and teacher:
-        of_teacher = {key: float(np.mean([entry[key] for entry in teacher])) for key in mean}
-        aims = {
-            "CRPS within 3 % of the teacher's": mean["crps_ratio"] <= 1.03 * of_teacher["crps_ratio"],
-            "spread/skill within 3 % of the teacher's": abs(mean["spread_skill"] / of_teacher["spread_skill"] - 1)
-            <= 0.03,
-            "RALSD at most 0.2 dB above the teacher's": mean["ralsd"] <= of_teacher["ralsd"] + 0.2,
-        }
-    else:
-        aims = {"CRPS within 10 %": mean["crps_ratio"] <= 1.10}
-    return [aim for aim, met in aims.items() if not met]

@@ -84,7 +84,7 @@ def row(recipe, seed=0, **changed):
         "ralsd": 0.1, "yardstick_crps": 0.2171, "yardstick_ralsd": 0.08,
         "yardstick_spread_skill": 1.0, "coarse_rms": 0.01, "calls_per_member": 20.0, "seconds_per_member": 0.002,
         "members": 50, "cases": 64, "minutes": 2.0, "training_minutes": 2.0, "training_steps": {"denoiser": 5000},
-        "training_cases": 8192, "parameters": 4_500_000, "train": {"batch_size": 128},
+        "training_cases": 8192, "parameters": 4_500_000, "reconstruction_floor": None, "rain": None,
         "device": "GPU", "date": "2026-11-25", "commit": "abc1234",
         "spectra": {"wavenumber": k, "truth": power, "members": power, "yardstick": power},
     } | changed  # fmt: skip
@@ -132,7 +132,7 @@ def test_the_page_says_what_reaches_its_aims_and_what_is_missing(tmp_path):
 def test_the_gcm_is_a_problem_of_states_and_one_of_windows(tmp_path, monkeypatch, name, grid, begin):
     """The first state serves as the one before the second; a window begins with it."""
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    from families_gcm import gcm_path
+    from families_problems import gcm_path
 
     from sciffusion.config import load_experiment
     from sciffusion.datasets.pairs import open_experiment
@@ -186,3 +186,68 @@ def test_the_coarse_field_of_fine_data_is_its_means(tmp_path, monkeypatch):
         expected = reader.coarse(training.data, case)
         np.testing.assert_allclose(found["u_wind"].values[number], expected[0], rtol=1e-6)
         np.testing.assert_allclose(found["temperature"].values[number], expected[1], rtol=1e-6)
+
+
+def judged(problem, *made):
+    import families_verdict
+
+    groups = {}
+    for entry in made:
+        groups.setdefault(entry["recipe"], []).append(entry)
+    return families_verdict.judgement(problem, groups)
+
+
+@pytest.fixture
+def benchmarks(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+
+
+@pytest.mark.usefixtures("benchmarks")
+def test_without_an_exact_answer_spectra_are_held_against_the_one_step_network():
+    made = [
+        row(name, problem="kolmogorov", ralsd=ralsd) for name, ralsd in (("edm", 0.3), ("crps", 2.0), ("latent", 2.5))
+    ]
+    made[2]["reconstruction_floor"] = {
+        "autoencoder": {"u": {"crps": 0.02, "ralsd": 2.2}, "v": {"crps": 0.04, "ralsd": 2.4}}
+    }
+    text = "\n".join(judged("kolmogorov", *made))
+    assert "Aims reached: `edm`." in text
+    assert "- `latent` misses: RALSD below that of `crps`." in text
+    assert "`latent`: its autoencoder alone, decode(encode(x)), has a CRPS of 0.03 and 2.30 dB" in text
+    assert judged("kolmogorov", made[0]) == [""]  # nothing to hold it against
+
+
+@pytest.mark.usefixtures("benchmarks")
+def test_precipitation_is_held_against_the_truths():
+    good = {"wet": 0.103, "true_wet": 0.1, "high": 0.0046, "true_high": 0.005, "least": 0.0, "true_least": 0.0}
+    bad = {**good, "wet": 0.094, "high": 0.0056, "least": -1e-6}
+    text = "\n".join(judged("era5-tp", row("precipitation", problem="era5-tp", rain=good),
+                            row("edm", problem="era5-tp", rain=bad)))  # fmt: skip
+    assert "Aims reached: `precipitation`." in text
+    assert "- `edm` misses: wet area within 5 %; 99.9 % quantile within 10 %; nothing negative." in text
+    assert (
+        "`precipitation`: area with 0.1 mm or more 0.103 (truths: 0.1), 99.9 % quantile 0.0046 (truths: 0.005) m"
+        in text
+    )
+
+
+@pytest.mark.usefixtures("benchmarks")
+def test_rankings_need_two_standard_deviations_of_the_seeds():
+    seeds = [row("edm", seed=seed, crps_ratio=ratio) for seed, ratio in enumerate((1.000, 1.001, 1.002))]
+    text = judged("grf", *seeds, row("dit", crps_ratio=1.0028), row("flow", crps_ratio=1.0032))[-1]
+    assert text == "3 seeds of `edm` differ by 0.0010 (sd). Within two of these of its CRPS: `dit`."
+
+
+@pytest.mark.usefixtures("benchmarks")
+def test_the_wet_area_and_the_high_quantile_count_cells_by_their_area():
+    import families_scores
+
+    truth = xr.Dataset({"tp": (("time", "y", "x"), np.array([[[0.0, 2e-4], [5e-5, 1e-3]]]))})
+    members = xr.Dataset(
+        {"tp": (("member", "time", "y", "x"), np.array([[[[0, 0], [0, 1e-3]]], [[[0, 3e-4], [-1e-9, 0]]]]))}
+    )
+    found = families_scores.rain(members, truth, np.array([[1.0, 1.0], [3.0, 3.0]]))
+    assert (found["true_wet"], found["wet"]) == pytest.approx((4 / 8, 4 / 16))
+    assert (found["true_high"], found["high"], found["least"]) == (1e-3, 1e-3, -1e-9)
+    rare = families_scores.rain(members, truth, np.array([[1e4, 1e4], [1.0, 1.0]]))
+    assert (rare["true_high"], rare["high"]) == (2e-4, 3e-4)
