@@ -10,8 +10,8 @@ import xarray as xr
 from sciffusion.config import load_experiment
 from sciffusion.datasets.pairs import open_experiment
 from sciffusion.emulator import Emulator, load
-from sciffusion.stages.base import Item
 from sciffusion.stages.build import build_stage
+from sciffusion.stages.items import Item
 
 FIRST = np.datetime64("2001-01-01", "ns")
 TRAINING = 4  # cases whose statistics the codec takes

@@ -17,7 +17,7 @@ import torch
 import xarray as xr
 
 import sciffusion
-from sciffusion import config, model_folder, registry
+from sciffusion import config, model_folder
 from sciffusion.errors import SciffusionError
 from sciffusion.execution.accelerate import Execution
 from sciffusion.execution.device import resolve_device
@@ -25,8 +25,10 @@ from sciffusion.execution.limits import AllocationLimit
 from sciffusion.execution.precision import Precision
 from sciffusion.fields import axes
 from sciffusion.fields.cases import Case, cases_of, encode_label
-from sciffusion.stages.base import Prepared, Stage
+from sciffusion.stages.base import Stage
 from sciffusion.stages.drawing import Drawn, draws
+from sciffusion.stages.items import Prepared
+from sciffusion.stages.saved import stage_from_state, state_of
 
 __all__ = ["DEFAULT_BATCH", "Check", "Drawing", "Emulator", "load", "member_numbers"]
 
@@ -99,7 +101,7 @@ class Emulator:
         description: dict[str, Any] = {"card": self.card, "stages": [], "output": self.stage.name}
         tensors: dict[str, torch.Tensor] = {}
         for stage in self.stages:
-            entry, arrays = stage.state(dtype)
+            entry, arrays = state_of(stage, dtype)
             description["stages"].append(entry)
             tensors.update({f"{stage.name}.{name}": value for name, value in arrays.items()})
         model_folder.write_model(Path(folder), description, tensors)
@@ -120,7 +122,7 @@ class Emulator:
                 prefix = f"{entry['name']}."
                 own = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
                 earlier = {stage.name: stage for stage in stages}
-                stages.append(registry.get("stages", entry["kind"]).from_state(entry, own, earlier))
+                stages.append(stage_from_state(entry, own, earlier))
         emulator = cls(stages, description["card"])
         emulator._hash = description["digest"]
         return emulator
@@ -130,7 +132,7 @@ class Emulator:
         return {"model": self._hash or self._state_hash(), "recipe": self.card.get("recipe", "")}
 
     def _state_hash(self) -> str:
-        states = [stage.state(torch.float32) for stage in self.stages]
+        states = [state_of(stage) for stage in self.stages]
         digests = [f"{name}{value.float().sum().item():.9g}" for _, arrays in states for name, value in arrays.items()]
         return model_folder.digest({"stages": [entry for entry, _ in states], "tensors": digests})
 

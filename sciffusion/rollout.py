@@ -14,7 +14,7 @@ from sciffusion.conditioners.previous import Previous
 from sciffusion.emulator import DEFAULT_BATCH, Drawing, Emulator
 from sciffusion.errors import SciffusionError
 from sciffusion.fields.cases import Case, encode_label
-from sciffusion.stages.base import Item
+from sciffusion.stages.items import Item
 
 __all__ = ["forecast", "forecast_steps", "time_dim"]
 

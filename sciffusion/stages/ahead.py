@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from sciffusion.stages.base import Item, Stage
+    from sciffusion.stages.base import Stage
+    from sciffusion.stages.items import Item
 
 __all__ = ["Ahead", "Batch", "Request"]
 

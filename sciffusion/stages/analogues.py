@@ -20,8 +20,9 @@ from sciffusion.conditioners.base import Conditioner
 from sciffusion.fields.cases import Case
 from sciffusion.fields.codec import FieldCodec
 from sciffusion.noise import NoiseKey, normal
-from sciffusion.stages.base import Item, Prepared, Stage, Window
+from sciffusion.stages.base import Parts, Stage
 from sciffusion.stages.gaussian import plain
+from sciffusion.stages.items import Item, Prepared, Window
 
 __all__ = ["AnalogueStage", "Remembered"]
 
@@ -138,19 +139,13 @@ class AnalogueStage(Stage):
         }
 
     @classmethod
-    def restore(
-        cls,
-        entry: Mapping[str, Any],
-        codec: FieldCodec,
-        conditioners: Mapping[str, Conditioner],
-        earlier: Mapping[str, Stage],
-    ) -> Self:
+    def restore(cls, entry: Mapping[str, Any], parts: Parts) -> Self:
         """A stage with room for its cases."""
-        labels, values = [tuple(label) for label in entry["labels"]], int(entry["values"])
+        codec, labels, values = parts.codec, [tuple(label) for label in entry["labels"]], int(entry["values"])
         shapes = ((len(labels), len(codec.channels), *codec.grid.shape), (len(labels), values), (values,))
         tables = [np.zeros(shape, np.float32) for shape in shapes]
-        count, leave_out = int(entry["neighbours"]), bool(entry["leave_out"])
-        return cls(codec, conditioners, entry["coarse"], labels, tables, neighbours=count, leave_out=leave_out)
+        chosen: dict[str, Any] = {name: entry[name] for name in ("neighbours", "leave_out")}
+        return cls(codec, parts.conditioners, entry["coarse"], labels, tables, **chosen)
 
 
 def _scale(fields: np.ndarray, area: np.ndarray) -> np.ndarray:

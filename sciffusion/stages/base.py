@@ -6,67 +6,38 @@ of those before it in the chain (``earlier``): in ``draw`` at what they drew for
 their ``truth`` is for the batch. All stages of a chain share one codec.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
-from math import prod
-from typing import Any, ClassVar, Self, TypeVar, cast
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
 import xarray as xr
 from torch import Tensor, nn
 
-from sciffusion import config, registry
+from sciffusion import config
 from sciffusion.conditioners.base import Conditioner
 from sciffusion.context import Context
-from sciffusion.errors import SciffusionError
 from sciffusion.execution.accelerate import Execution
-from sciffusion.execution.memory import free_bytes
 from sciffusion.execution.transfer import to_device
 from sciffusion.fields.cases import Case
 from sciffusion.fields.codec import FieldCodec
-from sciffusion.fields.grid import Grid
 from sciffusion.noise import NoiseKey, normal, window_normal
 from sciffusion.stages.ahead import Batch
+from sciffusion.stages.items import Item, Prepared, Window
 
-__all__ = ["Item", "Prepared", "Stage", "State"]
-
-Window = tuple[slice, ...]
-State = tuple[dict[str, Any], dict[str, Tensor]]
-T = TypeVar("T")
-
-
-@dataclass(frozen=True, eq=False)
-class Prepared:
-    """One case, read and ready: named arrays per condition, and the physical fields that the codec and constraint need.
-
-    inputs : condition -> name -> array (no batch axis); baseline : (channel, *grid) in physical units, or None;
-    coarse : the coarse field of the constraint, (channel, *coarse grid) in physical units, or None; window : the part
-    of the grid that it covers, None for all of it. What a stage computes from these once per case is kept with it.
-    """
-
-    case: Case
-    inputs: dict[str, dict[str, np.ndarray]]
-    baseline: np.ndarray | None = None
-    coarse: np.ndarray | None = None
-    window: Window | None = None
-    kept: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
-
-    def once(self, name: str, make: Callable[[], T]) -> T:
-        """What ``make`` returned the first time that ``name`` was asked for."""
-        if name not in self.kept:
-            self.kept[name] = make()
-        return cast(T, self.kept[name])
+__all__ = ["Parts", "Stage"]
 
 
 @dataclass(frozen=True)
-class Item:
-    """One member of one case: the unit of work and of randomness."""
+class Parts:
+    """What every stage is made of, besides what its own entry of model.json says."""
 
-    prepared: Prepared
-    member: int
+    codec: FieldCodec
+    conditioners: Mapping[str, Conditioner]
+    earlier: Mapping[str, "Stage"]
 
 
 class Stage(nn.Module):
@@ -261,74 +232,11 @@ class Stage(nn.Module):
             return draw(key.case)
         return np.asarray(sum(weight * draw(labels).astype(np.float64) for weight, labels in past), np.float32)
 
-    # --- on disk
-
     def describe(self) -> dict[str, Any]:
         """What a subclass adds to its entry in model.json."""
         return {}
 
     @classmethod
-    def restore(
-        cls,
-        entry: Mapping[str, Any],
-        codec: FieldCodec,
-        conditioners: Mapping[str, Conditioner],
-        earlier: Mapping[str, "Stage"],
-    ) -> Self:
+    def restore(cls, entry: Mapping[str, Any], parts: Parts) -> Self:
         """A stage from what `describe` wrote; its tensors are loaded afterwards."""
         raise TypeError(f"{cls.__name__} cannot be restored")
-
-    def state(self, dtype: torch.dtype = torch.float32) -> State:
-        """The stage as (JSON, tensors); floating-point parameters are rounded to ``dtype``."""
-        shared = next((stage.name for stage in self.earlier.values() if stage.codec is self.codec), None)
-        codec, arrays = self.codec.state() if shared is None else ({"of": shared}, {})
-        tensors = {f"codec.{name}": torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
-        parameters = {name for name, _ in self.named_parameters()}
-        for name, value in self.state_dict().items():
-            rounded = name in parameters and value.is_floating_point()
-            tensors[f"module.{name}"] = value.to(dtype) if rounded else value
-        entry = {
-            "name": self.name,
-            "kind": self.kind,
-            "codec": codec,
-            "conditioners": {name: conditioner.state()[0] for name, conditioner in self.conditioners.items()},
-            **self.describe(),
-        }
-        return entry, tensors
-
-    @classmethod
-    def from_state(
-        cls, entry: Mapping[str, Any], tensors: Mapping[str, Tensor], earlier: Mapping[str, "Stage"] | None = None
-    ) -> Self:
-        """The inverse of `state`, behind the stages ``earlier``.
-
-        Raises SciffusionError when tensors are missing or of another shape.
-        """
-        earlier, described = earlier or {}, entry["codec"]
-        arrays = {n.removeprefix("codec."): t.numpy() for n, t in tensors.items() if n.startswith("codec.")}
-        codec = earlier[described["of"]].codec if "of" in described else FieldCodec.from_state(described, arrays)
-        _require_room(entry["name"], len(codec.channels), codec.grid)
-        conditioners = {name: _conditioner(own, codec.grid) for name, own in entry["conditioners"].items()}
-        stage = cls.restore(entry, codec, conditioners, earlier)
-        own = {n.removeprefix("module."): t for n, t in tensors.items() if n.startswith("module.")}
-        own = {n: t.float() if t.is_floating_point() else t for n, t in own.items()}
-        try:
-            stage.load_state_dict(own)
-        except RuntimeError as error:
-            raise SciffusionError(f"weights of stage {entry['name']!r} do not fit its description: {error}") from None
-        return stage.eval()
-
-
-def _require_room(name: str, channels: int, grid: Grid) -> None:
-    """Refuse a grid that this machine's memory cannot hold a few fields of, before any is made."""
-    size = 4 * channels * prod(grid.shape)
-    if size > free_bytes(torch.device("cpu")) // 4:
-        what = f"stage {name!r} has fields of {size / 2**30:.1f} GiB"
-        raise SciffusionError(what, "use a machine with more memory; do not use a model that you do not trust")
-
-
-def _conditioner(entry: Mapping[str, Any], grid: Grid) -> Conditioner:
-    """A conditioner as described; its tensors are loaded with the stage's."""
-    kind: type[Conditioner] = registry.get("conditioners", entry["kind"])
-    settings = kind.settings_type.model_validate(entry["settings"])
-    return kind.restore(entry["name"], settings, grid, entry["description"])

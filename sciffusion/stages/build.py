@@ -27,11 +27,13 @@ from sciffusion.fields.statistics import fold_of
 from sciffusion.fields.variables import channel_coords, stack, target_variables
 from sciffusion.stages.analogues import AnalogueStage, Remembered
 from sciffusion.stages.autoencoder import AutoencoderStage
-from sciffusion.stages.base import Stage, Window
+from sciffusion.stages.base import Stage
 from sciffusion.stages.climatology import ClimatologyStage
 from sciffusion.stages.constraint import CoarseConstraint
-from sciffusion.stages.denoiser import DenoiserStage, frame_of
+from sciffusion.stages.denoiser import DenoiserStage
+from sciffusion.stages.framed import frame_of
 from sciffusion.stages.interpolation import InterpolationStage
+from sciffusion.stages.items import Window
 from sciffusion.stages.levels import fitted_range
 from sciffusion.stages.linear import LinearGaussianStage
 from sciffusion.stages.measure import bounds, measure

@@ -1,7 +1,7 @@
 """Climatology: the training period's mean and spread per cell, blind to the condition."""
 
 from collections.abc import Iterable, Mapping
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -10,8 +10,9 @@ from torch import Tensor
 from sciffusion.conditioners.base import Conditioner
 from sciffusion.fields.codec import FieldCodec
 from sciffusion.fields.statistics import Moments
-from sciffusion.stages.base import Prepared, Stage
+from sciffusion.stages.base import Parts
 from sciffusion.stages.gaussian import GaussianStage, plain
+from sciffusion.stages.items import Prepared
 
 __all__ = ["ClimatologyStage"]
 
@@ -48,12 +49,6 @@ class ClimatologyStage(GaussianStage):
         return np.zeros_like(self.sd.numpy()), self.sd.numpy()
 
     @classmethod
-    def restore(
-        cls,
-        entry: object,
-        codec: FieldCodec,
-        conditioners: Mapping[str, Conditioner],
-        earlier: Mapping[str, Stage],
-    ) -> Self:
+    def restore(cls, entry: Mapping[str, Any], parts: Parts) -> Self:
         """An empty stage of the codec's shape."""
-        return cls(codec, conditioners)
+        return cls(parts.codec, parts.conditioners)

@@ -21,7 +21,8 @@ from sciffusion import config
 from sciffusion.execution.cpu import physical_cores
 from sciffusion.execution.transfer import Arriving
 from sciffusion.stages.ahead import Ahead, Batch
-from sciffusion.stages.base import Item, Prepared, Stage
+from sciffusion.stages.base import Stage
+from sciffusion.stages.items import Item, Prepared
 
 __all__ = ["Drawn", "draws"]
 

@@ -20,8 +20,8 @@ from sciffusion.diffusion.flowmap import DenoiserMap, FlowMap, NetworkMap, sampl
 from sciffusion.diffusion.noises import require_gaussian
 from sciffusion.diffusion.sampling import Noise, start_sd
 from sciffusion.execution.transfer import to_device
-from sciffusion.stages.base import Item
 from sciffusion.stages.denoiser import DenoiserStage
+from sciffusion.stages.items import Item
 
 __all__ = ["FlowMapStage"]
 

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from sciffusion import config
 from sciffusion.fields.codec import FieldCodec
-from sciffusion.stages.base import Item, Prepared, Stage
+from sciffusion.stages.base import Stage
+from sciffusion.stages.items import Item, Prepared
 
 __all__ = ["GaussianStage", "plain"]
 

@@ -11,8 +11,9 @@ from torch import Tensor
 from sciffusion.conditioners.base import Conditioner
 from sciffusion.fields.cases import Case
 from sciffusion.fields.codec import FieldCodec
-from sciffusion.stages.base import Prepared, Stage, Window
+from sciffusion.stages.base import Parts
 from sciffusion.stages.gaussian import GaussianStage, plain
+from sciffusion.stages.items import Prepared, Window
 
 __all__ = ["InterpolationStage"]
 
@@ -67,12 +68,6 @@ class InterpolationStage(GaussianStage):
         return {"coarse": self.coarse}
 
     @classmethod
-    def restore(
-        cls,
-        entry: Mapping[str, Any],
-        codec: FieldCodec,
-        conditioners: Mapping[str, Conditioner],
-        earlier: Mapping[str, Stage],
-    ) -> Self:
+    def restore(cls, entry: Mapping[str, Any], parts: Parts) -> Self:
         """An empty stage of the codec's shape."""
-        return cls(codec, conditioners, entry["coarse"])
+        return cls(parts.codec, parts.conditioners, entry["coarse"])

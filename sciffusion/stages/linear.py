@@ -19,8 +19,9 @@ from sciffusion.conditioners.base import Conditioner
 from sciffusion.fields.cases import Case
 from sciffusion.fields.codec import FieldCodec
 from sciffusion.fields.grid import Grid
-from sciffusion.stages.base import Prepared, Stage, Window
+from sciffusion.stages.base import Parts
 from sciffusion.stages.gaussian import GaussianStage
+from sciffusion.stages.items import Prepared, Window
 from sciffusion.stages.stencil import Stencil
 
 __all__ = ["LinearGaussianStage", "fit_linear"]
@@ -94,17 +95,11 @@ class LinearGaussianStage(GaussianStage):
         return {"coarse": self.coarse, "coarse_grid": self.coarse_grid.to_json(), "coefficients": shape}
 
     @classmethod
-    def restore(
-        cls,
-        entry: Mapping[str, Any],
-        codec: FieldCodec,
-        conditioners: Mapping[str, Conditioner],
-        earlier: Mapping[str, Stage],
-    ) -> Self:
+    def restore(cls, entry: Mapping[str, Any], parts: Parts) -> Self:
         """A stage with room for its coefficients."""
         grid = Grid.from_json(entry["coarse_grid"])
-        sd = np.ones((len(codec.channels), *codec.grid.shape))
-        return cls(codec, conditioners, entry["coarse"], grid, np.zeros(entry["coefficients"]), sd)
+        sd = np.ones((len(parts.codec.channels), *parts.codec.grid.shape))
+        return cls(parts.codec, parts.conditioners, entry["coarse"], grid, np.zeros(entry["coefficients"]), sd)
 
 
 def predict(predictors: np.ndarray, positions: np.ndarray, coefficients: np.ndarray) -> np.ndarray:

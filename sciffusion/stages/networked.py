@@ -15,8 +15,9 @@ from sciffusion.execution.accelerate import Accelerated, Execution, accelerate
 from sciffusion.execution.transfer import to_device
 from sciffusion.fields.codec import FieldCodec
 from sciffusion.networks.layers import unbake
-from sciffusion.stages.base import Item, Prepared, Stage
+from sciffusion.stages.base import Parts, Stage
 from sciffusion.stages.frame import Space
+from sciffusion.stages.items import Item, Prepared
 
 __all__ = ["NetworkStage", "given_outputs", "without_output"]
 
@@ -173,15 +174,9 @@ class NetworkStage(Stage):
         return {"settings": settings.model_dump(mode="json")}
 
     @classmethod
-    def restore(
-        cls,
-        entry: Mapping[str, Any],
-        codec: FieldCodec,
-        conditioners: Mapping[str, Conditioner],
-        earlier: Mapping[str, Stage],
-    ) -> Self:
+    def restore(cls, entry: Mapping[str, Any], parts: Parts) -> Self:
         """Rebuild from `describe`."""
-        return cls(cls.settings_type.model_validate(entry["settings"]), codec, conditioners, earlier)
+        return cls(cls.settings_type.model_validate(entry["settings"]), parts.codec, parts.conditioners, parts.earlier)
 
 
 def _token_features(conditioners: Sequence[Conditioner]) -> int:

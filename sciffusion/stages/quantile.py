@@ -22,8 +22,9 @@ from sciffusion import config
 from sciffusion.conditioners.base import Conditioner
 from sciffusion.fields.cases import Case
 from sciffusion.fields.codec import FieldCodec
-from sciffusion.stages.base import Item, Prepared, Stage, Window
+from sciffusion.stages.base import Parts
 from sciffusion.stages.gaussian import GaussianStage, plain
+from sciffusion.stages.items import Item, Prepared, Window
 from sciffusion.stages.quantile_table import QuantileTable
 
 __all__ = ["QuantileMappingStage"]
@@ -108,15 +109,9 @@ class QuantileMappingStage(GaussianStage):
         return {"coarse": self.coarse, "levels": self.levels}
 
     @classmethod
-    def restore(
-        cls,
-        entry: Mapping[str, Any],
-        codec: FieldCodec,
-        conditioners: Mapping[str, Conditioner],
-        earlier: Mapping[str, Stage],
-    ) -> Self:
+    def restore(cls, entry: Mapping[str, Any], parts: Parts) -> Self:
         """An empty stage of the codec's shape."""
-        return cls(codec, conditioners, entry["coarse"], int(entry["levels"]))
+        return cls(parts.codec, parts.conditioners, entry["coarse"], int(entry["levels"]))
 
 
 def _encoded(codec: FieldCodec, field: np.ndarray, baseline: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:

@@ -15,8 +15,9 @@ from sciffusion import config
 from sciffusion.conditioners.base import Conditioner
 from sciffusion.context import Context
 from sciffusion.fields.codec import FieldCodec
-from sciffusion.stages.base import Item, Stage
+from sciffusion.stages.base import Stage
 from sciffusion.stages.frame import Space
+from sciffusion.stages.items import Item
 from sciffusion.stages.networked import NetworkStage
 
 __all__ = ["RegressionStage"]

@@ -12,7 +12,8 @@ from sciffusion import config
 from sciffusion.datasets.draws import Draw, StepSampler
 from sciffusion.datasets.pairs import ExperimentData
 from sciffusion.datasets.resident import Resident
-from sciffusion.stages.base import Prepared, Stage
+from sciffusion.stages.base import Stage
+from sciffusion.stages.items import Prepared
 from sciffusion.stages.measure import training_cases
 
 __all__ = ["TrainingData"]

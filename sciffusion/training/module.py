@@ -18,7 +18,7 @@ from sciffusion import config
 from sciffusion.datasets.training import TrainingCases
 from sciffusion.diffusion.ema import EMA, gamma_of_halflife
 from sciffusion.diffusion.objectives import almost_fair_crps
-from sciffusion.stages.base import Item
+from sciffusion.stages.items import Item
 from sciffusion.stages.networked import NetworkStage
 
 __all__ = ["StageModule", "seed_step"]

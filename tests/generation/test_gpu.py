@@ -19,8 +19,8 @@ from sciffusion.execution.transfer import to_device
 from sciffusion.fields.ensemble import EnsembleStore, open_ensemble
 from sciffusion.generation import generate
 from sciffusion.stages.ahead import Ahead, Batch
-from sciffusion.stages.base import Item
 from sciffusion.stages.build import build_stage
+from sciffusion.stages.items import Item
 from tests.generation.test_kill import contents
 from tests.tiny import tiny_data, tiny_experiment, write_experiment
 

@@ -6,7 +6,8 @@ import torch
 
 from sciffusion.fields.cases import Case
 from sciffusion.stages.analogues import AnalogueStage, Remembered
-from sciffusion.stages.base import Item, Prepared
+from sciffusion.stages.items import Item, Prepared
+from sciffusion.stages.saved import stage_from_state, state_of
 from tests.stages.simple import CoarseGuess, simple_codec
 
 CASES = 16
@@ -78,7 +79,7 @@ def test_a_member_depends_on_seed_case_and_number_alone(remembered):
 
 def test_a_saved_stage_draws_the_same(remembered):
     stage = fitted(remembered)
-    entry, tensors = stage.state()
-    again = type(stage).from_state(entry | {"conditioners": {}}, tensors)
+    entry, tensors = state_of(stage)
+    again = stage_from_state(entry | {"conditioners": {}}, tensors)
     item = Item(prepared(remembered[2], 2), 1)
     assert torch.equal(again.draw([item], seed=1), stage.draw([item], seed=1))

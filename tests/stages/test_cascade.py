@@ -7,7 +7,7 @@ import torch
 from sciffusion.diffusion.denoiser import Denoiser
 from sciffusion.diffusion.guidance import Thresholded
 from sciffusion.networks.resample import pool
-from sciffusion.stages.base import Item
+from sciffusion.stages.items import Item
 from tests.stages.toy import batch_of, moved, toy
 
 

@@ -13,9 +13,9 @@ from sciffusion.datasets.pairs import open_experiment
 from sciffusion.emulator import Emulator
 from sciffusion.stages import ahead
 from sciffusion.stages.ahead import Ahead, Batch
-from sciffusion.stages.base import Item
 from sciffusion.stages.build import build_stage
 from sciffusion.stages.drawing import draws
+from sciffusion.stages.items import Item
 from tests.tiny import tiny_data, tiny_experiment, write_experiment
 
 

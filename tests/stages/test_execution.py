@@ -8,7 +8,7 @@ from sciffusion.context import Context
 from sciffusion.emulator import Emulator
 from sciffusion.evaluation.crps import crps
 from sciffusion.execution.accelerate import Execution
-from sciffusion.stages.base import Item
+from sciffusion.stages.items import Item
 from tests.stages.toy import moved, toy
 
 FAST = Execution("bfloat16")

@@ -11,7 +11,7 @@ from sciffusion.generation import held_out
 from sciffusion.networks.autoencoder import Autoencoder
 from sciffusion.networks.resample import enlarge, pool
 from sciffusion.stage_settings import AutoencoderSettings
-from sciffusion.stages.base import Item
+from sciffusion.stages.items import Item
 from sciffusion.training import train
 from sciffusion.training.coding import AutoencoderModule
 from sciffusion.training.reconstruction import code_size, reconstruction_error, spectral_distance

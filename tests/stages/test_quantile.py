@@ -6,9 +6,10 @@ import torch
 from scipy.stats import norm
 
 from sciffusion.fields.cases import Case
-from sciffusion.stages.base import Item, Prepared
+from sciffusion.stages.items import Item, Prepared
 from sciffusion.stages.quantile import QuantileMappingStage
 from sciffusion.stages.quantile_table import QuantileTable, normal_scores
+from sciffusion.stages.saved import stage_from_state, state_of
 from tests.stages.simple import CoarseGuess, simple_codec
 
 
@@ -102,7 +103,7 @@ def test_over_the_training_cases_the_members_have_the_marginal_of_the_truth(gaus
 
 def test_a_saved_stage_draws_the_same(gaussian):
     stage, _, baselines = gaussian
-    entry, tensors = stage.state()
-    again = type(stage).from_state(entry | {"conditioners": {}}, tensors)
+    entry, tensors = state_of(stage)
+    again = stage_from_state(entry | {"conditioners": {}}, tensors)
     item = Item(Prepared(Case((1,), {"time": 1}), {}, baselines[1]), 3)
     assert torch.equal(again.draw([item], seed=1), stage.draw([item], seed=1))

@@ -7,7 +7,7 @@ import torch
 import sciffusion as sf
 from sciffusion.errors import SciffusionError
 from sciffusion.generation import held_out
-from sciffusion.stages.base import Item
+from sciffusion.stages.items import Item
 from tests.stages.toy import toy
 
 DOF = 5

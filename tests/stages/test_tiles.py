@@ -8,7 +8,7 @@ from sciffusion.context import Context
 from sciffusion.emulator import Emulator
 from sciffusion.execution.accelerate import Execution
 from sciffusion.execution.memory import peak_bytes
-from sciffusion.stages.base import Item
+from sciffusion.stages.items import Item
 from tests.stages.toy import moved, toy
 
 LOCAL = "stages.denoiser.network={kind: unet, channels: 8, multipliers: [1], blocks: 1, embedding: 8}"
