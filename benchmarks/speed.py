@@ -1,21 +1,29 @@
 """Speed of networks, samples and training against the device's ceilings. Rows are kept in a JSON file and not redone.
 
-    python benchmarks/speed.py --list
+    python benchmarks/speed.py --list                           # with the seconds that each is expected to take
     python benchmarks/speed.py --jobs 6                         # all rows that are missing, on the GPU if there is one
     python benchmarks/speed.py --rows call/unet-50/256 sample/  # those whose names contain one of these
-    python benchmarks/speed.py --train --rows train/
+    python benchmarks/speed.py --train --again sample/unet-50   # those with training; what contains this once more
     python benchmarks/speed.py --toy --out speed.json           # seconds, on any machine
     python benchmarks/speed.py --table                          # Markdown of what there is
 
+Two processes on two GPUs share the rows, and the third command puts together what they have found:
+
+    CUDA_VISIBLE_DEVICES=0 python benchmarks/speed.py --train --jobs 6 --part 0/2 &
+    CUDA_VISIBLE_DEVICES=1 python benchmarks/speed.py --train --jobs 6 --part 1/2; wait
+    python benchmarks/speed.py --merge
+
 A row's name is task/network/grid/batch/mode. Modes: eager (float32), bf16 (our default: bf16, baked weights in
 channels_last, CUDA graph), compiled (the same, compiled), compiled-search (cuDNN tries its algorithms), loop and
-loop-compiled (a whole sample as one graph), tiled (by tiles of 512). Nothing runs beyond ``--minutes``; call again to
-go on. ``--jobs N`` first compiles rows in N processes at once, for at most half of the time, so that measuring finds
-their code in the cache on disk.
+loop-compiled (a whole sample as one graph), tiled (by tiles of 512). Rows are measured in the order of their worth;
+one that does not fit into what is left of ``--minutes`` is left out, and what was left out is printed: call again to
+go on. ``--jobs N`` compiles rows in N processes beside, so that measuring finds their code in the cache on disk; they
+are stopped while a clock runs.
 
-A row has its share of the measured ceiling (FLOP of convolutions and products only), its share of the roofline floor
-(FLOP/ceiling + unavoidable bytes/bandwidth), the share of the time that the host is busy, and for samples the share
-that is not spent in network calls.
+A row has its share of the ceiling measured in the same run (FLOP of convolutions and products only), its share of the
+roofline floor (FLOP/ceiling + unavoidable bytes/bandwidth), the share of the time that the host is busy, for samples
+the share that is not spent in network calls, the memory of a call beyond weights and inputs (peak_mib), and what its
+CUDA graph keeps reserved (graph_mib).
 """
 
 import argparse
@@ -23,14 +31,15 @@ import fnmatch
 import json
 import os
 import platform
-import sys
 import time
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from speed_rows import Row, compile_ahead, compile_threads, measure, rows
-from speed_timing import ceilings
+from speed_measure import compile_ahead, compile_threads, measure
+from speed_plan import compile_seconds, expected, merge, part_file, read, save, share
+from speed_rows import Row, rows
 from speed_workers import perform
 
 from sciffusion.caches import cache_folder
@@ -39,12 +48,11 @@ from sciffusion.execution.device import describe_device, resolve_device
 
 @dataclass(frozen=True)
 class Task:
-    """What a process is asked for: the ceilings (no row), a row, or only its compilation."""
+    """What a process is asked for: a row, or only its compilation."""
 
-    row: Row | None
+    row: Row
     device: torch.device
     toy: bool
-    ceiling: dict[str, float] | None = None
     ahead: bool = False
 
 
@@ -52,11 +60,7 @@ def work(task: Task) -> dict:
     """Perform a task."""
     if task.device.type == "cuda":
         torch.cuda.set_device(task.device)
-    if task.row is None:
-        return ceilings(task.device, task.toy)
-    if task.ahead:
-        return compile_ahead(task.row, task.device)
-    return measure(task.row, task.device, task.ceiling, task.toy)
+    return compile_ahead(task.row, task.device) if task.ahead else measure(task.row, task.device, task.toy)
 
 
 def arguments() -> argparse.Namespace:
@@ -70,19 +74,31 @@ def arguments() -> argparse.Namespace:
     add("--jobs", type=int, default=0, help="processes that compile ahead; 0: none")
     add("--train", action="store_true", help="include training rows")
     add("--toy", action="store_true")
-    add("--again", action="store_true", help="redo rows that are there, and those that failed")
+    add("--again", nargs="*", metavar="PART", help="redo rows that are there: all, or those named so")
+    add("--part", type=_part, default=(0, 1), metavar="I/N", help="the I-th of N shares of the rows, counted from 0")
+    add("--merge", action="store_true", help="put together what parts have measured")
     add("--list", action="store_true")
     add("--table", action="store_true")
     return parser.parse_args()
+
+
+def _part(text: str) -> tuple[int, int]:
+    part, parts = map(int, text.split("/"))
+    if not 0 <= part < parts:
+        raise argparse.ArgumentTypeError(f"no part {text}: parts are counted from 0")
+    return part, parts
 
 
 def main() -> None:
     args = arguments()
     chosen = list(dict.fromkeys(row for row in rows(args.toy, args.train) if _matches(row.name, args.rows)))
     if args.list:
-        print(*(row.name for row in chosen), sep="\n")
+        known = {name: row for entry in read(args.out).values() for name, row in entry["rows"].items()}
+        print(*(f"{row.name} {expected(row, known):.0f} s" for row in chosen), sep="\n")
     elif args.table:
-        print(table(json.loads(args.out.read_text())))
+        print(table(read(args.out)))
+    elif args.merge:
+        print(f"{args.out}: {merge(args.out)} rows")
     else:
         run(chosen, args)
 
@@ -93,49 +109,71 @@ def _matches(name: str, patterns: list[str]) -> bool:
 
 def run(chosen: list[Row], args: argparse.Namespace) -> None:
     """Measure what is missing, saving after every row."""
-    device, start = resolve_device(args.device), time.monotonic()
-    end = start + 60 * args.minutes
+    device, end, (part, parts) = resolve_device(args.device), time.monotonic() + 60 * args.minutes, args.part
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder("inductor")))
+    compile_threads(parts * max(1, args.jobs))
     machine = f"{describe_device(device)}; torch {torch.__version__}; python {platform.python_version()}"
-    known = json.loads(args.out.read_text()) if args.out.exists() else {}
-    entry = known.setdefault(machine, {"rows": {}})
-    if "ceilings" not in entry:
-        ((_, entry["ceilings"]),) = perform(work, [Task(None, device, args.toy)], workers=1, limit=120, until=end)
-        if "error" in entry["ceilings"]:
-            sys.exit(f"the ceilings could not be measured: {entry['ceilings']['error']}")
-    missing = [row for row in chosen if args.again or row.name not in entry["rows"]]
-    if args.jobs:
-        _compile(missing, device, args, start + 30 * args.minutes)
-    compile_threads(1)
-    tasks = [Task(row, device, args.toy, entry["ceilings"]) for row in missing]
-    for task, result in perform(work, tasks, workers=1, limit=args.limit, until=end):
-        entry["rows"][task.row.name] = result
-        _save(args.out, known)
-        print(task.row.name, json.dumps(result), flush=True)
-    if left := [row for row in missing if row.name not in entry["rows"]]:
-        print(f"out of time, {len(left)} rows left: the same command goes on")
+    known = read(args.out).get(machine, {"rows": {}})["rows"]
+    path = part_file(args.out, part, parts) if parts > 1 else args.out
+    found = read(path)
+    entry = found.setdefault(machine, {"rows": {}})
+    missing = [row for row in chosen if row.name not in known or _again(row, args)]
+    mine = share(missing, part, parts, known, args.jobs)
+    if parts > 1:  # what is there has been measured by this very command
+        mine = [row for row in mine if row.name not in entry["rows"]]
+    left = {row.name: row for row in mine}
+    for task, result in _results(mine, device, known, end, args):
+        print(*["compiled ahead:"] * task.ahead, task.row.name, json.dumps(result), flush=True)
+        if not task.ahead:
+            entry["rows"][task.row.name] = result
+            save(path, found)
+            del left[task.row.name]
+    if left:
+        print(f"left out, {len(left)} rows: the same command goes on")
+        print(*(f"  {row.name} {expected(row, known):.0f} s" for row in left.values()), sep="\n")
 
 
-def _compile(missing: list[Row], device: torch.device, args: argparse.Namespace, until: float) -> None:
-    """Compile what the rows need, each code once, in several processes."""
-    compile_threads(args.jobs)
-    needed = {row.compiled: row for row in reversed(missing) if row.compiled}
-    tasks = [Task(row, device, args.toy, ahead=True) for row in reversed(needed.values())]
-    for task, result in perform(work, tasks, workers=args.jobs, limit=args.limit * 2, until=until):
-        print("compiled ahead:", task.row.name, json.dumps(result), flush=True)
+def _again(row: Row, args: argparse.Namespace) -> bool:
+    return args.again is not None and _matches(row.name, args.again or ["*"])
+
+
+def _results(
+    mine: list[Row], device: torch.device, known: dict, end: float, args: argparse.Namespace
+) -> Iterator[tuple[Task, dict]]:
+    """What `perform` gives of the rows and, with ``--jobs``, of compiling what they need, each code once."""
+    needed = {row.compiled: row for row in reversed(mine) if row.compiled} if args.jobs else {}
+    ahead = {code: Task(row, device, args.toy, ahead=True) for code, row in reversed(needed.items())}
+
+    def fits(task: Task, left: float) -> bool:
+        return left > (compile_seconds(task.row) if task.ahead else expected(task.row, known))
+
+    yield from perform(
+        work,
+        [Task(row, device, args.toy) for row in mine],
+        limit=args.limit,
+        until=end,
+        ahead=list(ahead.values()),
+        jobs=args.jobs,
+        needs=lambda task: ahead.get(task.row.compiled),
+        fits=fits,
+    )
 
 
 def table(known: dict) -> str:
     """Markdown, one table per machine."""
     lines = []
     for machine, entry in known.items():
-        ceiling = entry["ceilings"]
-        lines += [
-            f"\n{machine}: {ceiling['flop_per_s'] / 1e12:.0f} TFLOP/s, {ceiling['bytes_per_s'] / 1e12:.2f} TB/s\n"
-        ]
+        good = [row for row in entry["rows"].values() if "error" not in row]
+        rates, copies = (_range(row[name] for row in good) for name in ("ceiling_tflop_per_s", "copy_tb_per_s"))
+        lines += [f"\n{machine}: {rates} TFLOP/s, {copies} TB/s\n"]
         lines += ["| row | parameters | TFLOP/field | ms | fields/s | of ceiling | of roofline |", f"|{'---|' * 7}"]
         lines += [_line(name, row) for name, row in entry["rows"].items()]
     return "\n".join(lines)
+
+
+def _range(values: Iterable[float]) -> str:
+    seen = sorted(f"{value:.3g}" for value in values)
+    return " to ".join(dict.fromkeys([seen[0], seen[-1]])) if seen else "no"
 
 
 def _line(name: str, row: dict) -> str:
@@ -144,13 +182,6 @@ def _line(name: str, row: dict) -> str:
     shares = f"{100 * row['ceiling_share']:.1f} % | {100 * row['roofline_share']:.1f} %"
     size = f"{row['parameters'] / 1e6:.1f} M | {row['tflop_per_field']:.3f}"
     return f"| {name} | {size} | {1e3 * row['seconds']:.2f} | {row['fields_per_s']:.1f} | {shares} |"
-
-
-def _save(path: Path, known: dict) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(known, indent=1))
-    os.replace(part, path)
 
 
 if __name__ == "__main__":

@@ -4,12 +4,15 @@ import logging
 import time
 import warnings
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytorch_lightning as pl
 import torch
 from speed_networks import CHANNELS, UNETS
+from speed_timing import wait
+from speed_workers import alone
 from torch import nn
 
 import sciffusion as sf
@@ -59,12 +62,14 @@ def train_bare(
 
     for index in range(warm):
         step(index)
-    _wait(device)
-    start = time.perf_counter()
-    for index in range(steps):
-        step(index)
-    _wait(device)
-    return _result(steps, batch, time.perf_counter() - start)
+    with alone():
+        wait(device)
+        start = time.perf_counter()
+        for index in range(steps):
+            step(index)
+        wait(device)
+        spent = time.perf_counter() - start
+    return _result(steps, batch, spent)
 
 
 class Clock(pl.Callback):
@@ -73,6 +78,7 @@ class Clock(pl.Callback):
     def __init__(self, warm: int, device: torch.device) -> None:
         self.warm, self.device, self.start, self.spent = warm, device, 0.0, 0.0
         self.waits: list[str] = []
+        self._alone = ExitStack()
         self._watch = warnings.catch_warnings(record=True)
         self._seen: list[warnings.WarningMessage] | None = None
 
@@ -83,12 +89,14 @@ class Clock(pl.Callback):
             torch.cuda.set_sync_debug_mode("warn")
         if trainer.global_step == self.warm:
             self._note()
-            _wait(self.device)
+            self._alone.enter_context(alone())
+            wait(self.device)
             self.start = time.perf_counter()
 
     def on_train_end(self, *_: object) -> None:
-        _wait(self.device)
+        wait(self.device)
         self.spent = time.perf_counter() - self.start
+        self._alone.close()
 
     def _note(self) -> None:
         if self._seen is not None:
@@ -154,8 +162,3 @@ def train_lightning(network: nn.Module, batch: int, grid: Sequence[int], device:
         )
         trainer.fit(Module(), loader)
     return clock.result(steps, batch)
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

@@ -1,6 +1,7 @@
 """The speed script at toy size: rows are complete, consistent, kept, and not measured twice."""
 
 import ast
+import importlib
 import json
 import subprocess
 import sys
@@ -32,11 +33,10 @@ def test_rows_are_measured_once_and_resumed(tmp_path):
     assert [name for name, row in table["rows"].items() if "error" in row] == []
     for name, row in table["rows"].items():
         assert row["fields_per_s"] == pytest.approx(row["batch"] / row["seconds"], rel=1e-3), name
-    call, sample = (
-        table["rows"][f"{task}/unet-toy/16/b2/{mode}"] for task, mode in (("call", "bf16"), ("sample", "loop"))
-    )
-    assert call["ceiling_share"] > 0
-    assert call["seconds"] < sample["seconds"]  # of 18 calls
+    for task, mode, calls in (("call", "bf16", 1), ("sample", "loop", 18), ("train", "bare", 3)):
+        row = table["rows"][f"{task}/unet-toy/16/b2/{mode}"]
+        rate = calls * 2 * row["tflop_per_field"] / row["seconds"]
+        assert row["ceiling_share"] == pytest.approx(rate / row["ceiling_tflop_per_s"], rel=1e-3)
     assert table["rows"]["call/unet-toy/16/bmax/eager"]["batch"] == 4
 
 
@@ -47,9 +47,9 @@ def test_a_task_that_fails_or_hangs_costs_its_own_time_only():
         "from speed_workers import perform\n"
         "from tests.execution.tasks import act\n"
         "end = time.monotonic() + 200\n"
-        "print(dict(perform(act, ['a', 'raise', 'hang', 'die', 'b'], workers=1, limit=12, until=end)))\n"
+        "print(dict(perform(act, ['a', 'raise', 'hang', 'die', 'b'], limit=12, until=end)))\n"
         "start = time.monotonic()\n"
-        "late = dict(perform(act, ['hang'], workers=1, limit=60, until=start + 3))\n"
+        "late = dict(perform(act, ['hang'], limit=60, until=start + 3))\n"
         "print(late, time.monotonic() - start < 60)\n"
     )
     environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"}
@@ -64,11 +64,61 @@ def test_a_task_that_fails_or_hangs_costs_its_own_time_only():
     assert late == "{} True"
 
 
+def test_what_compiles_ahead_is_waited_for_and_stands_still_while_a_clock_runs(tmp_path):
+    """The task that needs the endless one comes last, though it was the first asked for."""
+    code = (
+        "import sys, time; sys.path.insert(0, 'benchmarks')\n"
+        "from speed_workers import perform\n"
+        "from tests.execution.tasks import together\n"
+        f"ahead, tasks = ('ahead', {str(tmp_path)!r}), [(name, {str(tmp_path)!r}) for name in ('needs', 'quiet')]\n"
+        "needs = {tasks[0]: ahead}.get\n"
+        "for task, result in perform(\n"
+        "    together, tasks, limit=400, until=time.monotonic() + 800, ahead=[ahead], jobs=1, needs=needs\n"
+        "):\n"
+        "    print(task[0], result)\n"
+    )
+    environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"}
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True)
+    found = done.stdout.splitlines()
+    assert set(found) == {"quiet {'seen': 1}", "ahead {'done': 'ahead'}", "needs {'done': 'needs'}"}, done.stderr
+    assert found[-1].startswith("needs")
+
+
+@pytest.fixture
+def plan(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    return importlib.import_module("speed_plan")
+
+
+def test_parts_share_all_rows_evenly_and_code_is_compiled_by_one(plan):
+    rows = list(dict.fromkeys(importlib.import_module("speed_rows").rows(toy=False, train=True)))
+    parts = [plan.share(rows, part, 2, {}, 6) for part in range(2)]
+    assert sorted(row.name for part in parts for row in part) == sorted(row.name for row in rows)
+    codes = [{row.compiled for row in part if row.compiled} for part in parts]
+    assert not codes[0] & codes[1]
+    one, other = (sum(plan.expected(row, {}) for row in part) for part in parts)
+    assert one == pytest.approx(other, rel=0.2)
+    assert plan.expected(rows[0], {rows[0].name: {"row_s": 3.5}}) == 3.5
+
+
+def test_merged_parts_replace_older_rows_but_no_measurement_by_an_error(plan, tmp_path):
+    path, old = tmp_path / "speed.json", {"seconds": 1.0}
+    plan.save(path, {"one": {"rows": {"a": old, "b": old, "c": {"error": "memory"}}}})
+    plan.save(plan.part_file(path, 0, 2), {"one": {"rows": {"a": {"seconds": 2.0}, "c": old}}})
+    plan.save(plan.part_file(path, 1, 2), {"one": {"rows": {"b": {"error": "time"}}}, "two": {"rows": {"a": old}}})
+    assert plan.merge(path) == 4
+    merged = plan.read(path)
+    assert merged["one"] == {"rows": {"a": {"seconds": 2.0}, "b": old, "c": old}}
+    assert merged["two"]["rows"] == {"a": old}
+    assert plan.merge(path) == 4  # nothing is left to do
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_the_list_names_the_peers_and_all_sizes():
     environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "benchmarks/speed.py", "--list", "--train"]
     names = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True).stdout
-    for part in ("physicsnemo-songunet/256/b16", "diffusers-unet2d", "unet-10", "dit-100", "/512/bmax/", "train/"):
+    for part in ("physicsnemo-songunet/256/b16", "diffusers-unet2d", "unet-10", "/512/b16/", "/16384/", "train/"):
         assert part in names
 
 
