@@ -1,20 +1,24 @@
 """Validation loss on 128^2 turbulence after equal samples: our networks beside PhysicsNeMo's SongUNet.
 
-    python benchmarks/turbulence.py --networks unet-100,physicsnemo-songunet --seeds 0,1,2
+    python benchmarks/turbulence.py --networks unet-100,physicsnemo-songunet --seeds 0,1,2 --search 4
     python benchmarks/turbulence.py --networks unet-50@2e-3         # at another learning rate than RATES says
-    python benchmarks/turbulence.py --table
+    python benchmarks/turbulence.py --table                         # with the differences from SongUNet, seed by seed
 
 Velocity of Kolmogorov flow at 128^2 given its 8 x 8 block means: what is denoised is the residual to their
 interpolation. Every row trains one network from one seed on ``--samples`` samples, all in the same order with the same
 noise and levels, by EDM's loss: bf16, channels_last, compiled, fused Adam with warm-up and cosine decay, gradient norm
 at most 1, average of the weights with a half-life of 5 % of the steps, no dropout. The loss is that of the average at 8
-fixed levels on ``--validation`` fields of other trajectories. A row is a JSON file in ``--out`` and is not made again;
-the simulated fields are kept in ``--work``. Speed of the same networks: speed.py.
+fixed levels on ``--validation`` fields of other trajectories. ``--search N`` looks for a network's learning rate with
+the first seed, by one rule for all: that of RATES and its double, and on in factors of two while the loss falls; its
+half and on, where the double is no better; N rates at most. The other seeds take the best. A row is a JSON file in
+``--out`` and is not made again; none is begun that would not end within ``--minutes``. The simulated fields are kept in
+``--work``. Speed of the same networks: speed.py.
 """
 
 import argparse
 import json
 import math
+import os
 import time
 import traceback
 from collections.abc import Iterator
@@ -40,7 +44,7 @@ from sciffusion.networks.cost import flops, parameters
 from sciffusion.networks.resample import enlarge, pool
 
 PEER = "physicsnemo-songunet"
-RATES = {PEER: 5e-4}  # peak learning rates; ours: 1e-3
+RATE, RATES = 1e-3, {PEER: 5e-4}  # peak learning rates that are tried first
 NOISE = NoiseRange()
 LEVELS = np.geomspace(0.02, 80.0, 8)
 BATCH, WARMUP, HALF_LIFE = 32, 50, 0.05
@@ -65,7 +69,9 @@ def simulate(path: Path, device: torch.device, toy: bool) -> tuple[Fields, Field
     if not path.is_file():
         frames = [fine.float().cpu() for fine, _ in problem.make(problem, range(train + validate), 0, device)]
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file({"fine": torch.stack(frames, dim=1).contiguous()}, path)
+        own = path.with_suffix(f".{os.getpid()}")  # another process may simulate the same
+        save_file({"fine": torch.stack(frames, dim=1).contiguous()}, own)
+        os.replace(own, path)
     fine = load_file(path)["fine"].to(device)  # (trajectory, frame, channel, y, x)
     ours, theirs = slice(train * fine.shape[1]), slice(train * fine.shape[1], None)
     fine = fine.flatten(0, 1)
@@ -165,9 +171,10 @@ def arguments() -> argparse.Namespace:
         help="comma-separated names of speed_networks.py, with @rate if wanted",
     )
     add("--seeds", default="0")
+    add("--search", type=int, default=1, help="learning rates to try with the first seed, at most")
     add("--samples", type=int, default=16_000)
     add("--validation", type=int, default=128, help="fields")
-    add("--minutes", type=float, default=60.0, help="start no row after this time")
+    add("--minutes", type=float, default=60.0, help="begin no row that would last beyond it")
     add("--device", help="cpu or cuda; default: a GPU where there is one")
     add("--out", type=Path, default=Path(__file__).parent / "results" / "turbulence")
     add("--work", type=Path, default=Path("turbulence-work"))
@@ -181,47 +188,112 @@ def main() -> None:
     if args.table:
         print(table(args.out))
         return
-    device, started = resolve_device(args.device), time.monotonic()
+    device, until = resolve_device(args.device), time.monotonic() + 60 * args.minutes
     fields = simulate(args.work / f"kolmogorov{'-toy' * args.toy}.safetensors", device, args.toy)
     args.out.mkdir(parents=True, exist_ok=True)
-    for seed in args.seeds.split(","):
-        for wanted in args.networks.split(","):
-            name, _, rate = wanted.partition("@")
-            path = args.out / f"{wanted}-{args.samples}-{seed}.json"
-            if path.is_file() or time.monotonic() - started > 60 * args.minutes:
-                continue
-            row = {"network": name, "rate": float(rate or RATES.get(name, 1e-3)), "seed": int(seed)}
-            try:
-                row |= measure(name, row["rate"], row["seed"], fields, args)
-            except Exception:  # a row that fails must not cost the others their device time
-                print(f"{path.stem}: failed\n{traceback.format_exc(limit=-3)}", flush=True)
-                continue
-            row |= {"samples": args.samples, "device": describe_device(device), "torch": torch.__version__}
-            path.write_text(json.dumps(row | {"date": datetime.now(UTC).date().isoformat()}, indent=1))
-            print(path.stem, json.dumps(row), flush=True)
+    first, *others = map(int, args.seeds.split(","))
+    for wanted in args.networks.split(","):
+        make = Rows(*_named(wanted), fields, args, until)
+        best = make.search(first, args.search)
+        for seed in others:
+            make(best, seed)
+
+
+def _named(wanted: str) -> tuple[str, float]:
+    """The network and its learning rate."""
+    name, _, rate = wanted.partition("@")
+    return name, float(rate or RATES.get(name, RATE))
+
+
+class Rows:
+    """Makes the rows of a network that are missing, while there is time for another."""
+
+    def __init__(
+        self, name: str, rate: float, fields: tuple[Fields, Fields], args: argparse.Namespace, until: float
+    ) -> None:
+        self.name, self.rate, self.fields, self.args, self.until = name, rate, fields, args, until
+        self.longest = 0.0
+
+    def search(self, seed: int, most: int) -> float:
+        """The best of at most ``most`` rates with one seed; what could not be made is not the best."""
+        losses = {self.rate: self(self.rate, seed)}
+        for factor in (2.0, 0.5):
+            best = self.rate
+            while best == min(losses, key=losses.__getitem__) and len(losses) < most:
+                best *= factor
+                losses[best] = self(best, seed)
+        return min(losses, key=losses.__getitem__)
+
+    def __call__(self, rate: float, seed: int) -> float:
+        """The loss of a row; infinite where it fails or there is no time."""
+        usual = rate == RATES.get(self.name, RATE)
+        path = self.args.out / f"{self.name}{'' if usual else f'@{rate:g}'}-{self.args.samples}-{seed}.json"
+        if path.is_file():
+            return float(json.loads(path.read_text())["loss"])
+        started = time.monotonic()
+        if started + self.longest > self.until:
+            print(f"{path.stem}: left out, no time", flush=True)
+            return math.inf
+        device, row = self.fields[0].residual.device, {"network": self.name, "rate": rate, "seed": seed}
+        try:
+            row |= measure(self.name, rate, seed, self.fields, self.args)
+        except Exception:  # a row that fails must not cost the others their device time
+            print(f"{path.stem}: failed\n{traceback.format_exc(limit=-3)}", flush=True)
+            return math.inf
+        finally:
             torch._dynamo.reset()
+            self.longest = max(self.longest, time.monotonic() - started)
+        row |= {"samples": self.args.samples, "device": describe_device(device), "torch": torch.__version__}
+        path.write_text(json.dumps(row | {"date": datetime.now(UTC).date().isoformat()}, indent=1))
+        print(path.stem, json.dumps(row), flush=True)
+        return float(row["loss"])
 
 
 def table(folder: Path) -> str:
-    """Markdown: per network, rate and number of samples the losses of its seeds."""
-    groups: dict[tuple, list[dict]] = {}
+    """Markdown: per network, rate and number of samples the losses of its seeds; below, differences from the peer."""
+    groups: dict[tuple, dict[int, dict]] = {}
     for path in sorted(folder.glob("*.json")):
         row = json.loads(path.read_text())
-        groups.setdefault((row["samples"], row["network"], row["rate"]), []).append(row)
+        groups.setdefault((row["samples"], row["network"], row["rate"]), {})[row["seed"]] = row
     lines = [
-        "| network | rate | samples | parameters | TFLOP/field | samples/s | loss by seed | mean |",
+        "| network | rate | samples | parameters | TFLOP/field | samples/s | loss by seed | mean (sd) |",
         f"|{'---|' * 8}",
     ]
-    for (samples, name, rate), found in sorted(groups.items(), key=lambda group: _mean(group[1])):
-        losses = ", ".join(f"{row['loss']:.4f}" for row in sorted(found, key=lambda row: row["seed"]))
-        size = f"{found[0]['parameters'] / 1e6:.1f} M | {found[0]['tflop_per_field']:.3f}"
-        speed = f"{max(row['samples_per_s'] for row in found):.0f}"
-        lines.append(f"| {name} | {rate:g} | {samples} | {size} | {speed} | {losses} | {_mean(found):.4f} |")
-    return "\n".join(lines)
+    for (samples, name, rate), found in sorted(groups.items(), key=lambda group: np.mean(_losses(group[1]))):
+        one, losses = next(iter(found.values())), ", ".join(f"{loss:.4f}" for loss in _losses(found))
+        size = f"{one['parameters'] / 1e6:.1f} M | {one['tflop_per_field']:.3f}"
+        speed = f"{max(row['samples_per_s'] for row in found.values()):.0f}"
+        lines.append(f"| {name} | {rate:g} | {samples} | {size} | {speed} | {losses} | {_spread(_losses(found))} |")
+    return "\n".join([*lines, *differences(groups)])
 
 
-def _mean(found: list[dict]) -> float:
-    return float(np.mean([row["loss"] for row in found]))
+def differences(groups: dict[tuple, dict[int, dict]]) -> list[str]:
+    """Each network's loss less the peer's, of the same seeds, both at the rate with the most seeds, then the best."""
+    chosen: dict[tuple, dict[int, dict]] = {}
+    for (samples, name, _), found in groups.items():
+        other = chosen.get((samples, name), {})
+        if not other or (-len(found), np.mean(_losses(found))) < (-len(other), np.mean(_losses(other))):
+            chosen[samples, name] = found
+    lines = []
+    for (samples, name), found in sorted(chosen.items()):
+        peer = chosen.get((samples, PEER), {})
+        if name != PEER and (seeds := sorted({*found} & {*peer})):
+            apart = [found[seed]["loss"] - peer[seed]["loss"] for seed in seeds]
+            share = 100 * sum(apart) / sum(peer[seed]["loss"] for seed in seeds)
+            lines.append(
+                f"\n{name} less {PEER}, {samples} samples, seeds {', '.join(map(str, seeds))}: "
+                f"{_spread(apart)}, {share:+.1f} %; {sum(gap <= 0 for gap in apart)} of {len(apart)} no worse"
+            )
+    return lines
+
+
+def _losses(found: dict[int, dict]) -> list[float]:
+    return [found[seed]["loss"] for seed in sorted(found)]
+
+
+def _spread(values: list[float]) -> str:
+    """Mean and, of several, the standard deviation."""
+    return f"{np.mean(values):.4f}" + (f" ({np.std(values, ddof=1):.4f})" if len(values) > 1 else "")
 
 
 if __name__ == "__main__":
