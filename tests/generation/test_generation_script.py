@@ -37,7 +37,7 @@ def test_every_row_is_measured_at_toy_size_and_kept(tmp_path):
 def test_a_row_that_takes_too_long_is_an_error_and_the_others_go_on(tmp_path):
     size = ["--network", "tiny", "--side", "16", "--variables", "2", "--members", "3", "--cases", "2", "--device=cpu"]
     rows = script(*size, "--rows", "host", "obvious", "--pretend", "60000", "--limit", "12", code=1)
-    assert rows["host"]["error"].startswith("ended: no time was left")
+    assert "no time was left" in rows["host"]["error"]  # ended, or on a busy machine not begun
     assert "error" in rows["obvious"]
 
 
