@@ -63,6 +63,13 @@ class FlowMapModule(StageModule):
         teacher = self._teacher[0]
         return None if teacher is None else teacher.to(self.device).eval().requires_grad_(False)
 
+    def on_fit_start(self) -> None:
+        """As of any stage; the teacher's networks are compiled too."""
+        super().on_fit_start()
+        if self.settings.compile and self.teacher is not None:
+            for network in self.teacher.networks():
+                network.compile(dynamic=False)
+
     def loss(self, batch: dict[str, Any]) -> Tensor:
         """The objective at this point of the training."""
         stage = self.stage

@@ -2,8 +2,13 @@
 
 import pytest
 import torch
+from torch import nn
 
 import sciffusion as sf
+from sciffusion.diffusion.distillation import ContinuousConsistency, MeanFlow
+from sciffusion.diffusion.flowmap import FlowMap
+from sciffusion.diffusion.sigmas import NoiseRange
+from sciffusion.training.teacher import distilled
 from tests.tiny import tiny_data, tiny_experiment
 
 
@@ -25,6 +30,45 @@ def test_compiled_training_takes_the_same_steps(tmp_path):
     apart = torch.cat([(compiled[name] - eager[name]).flatten() for name in eager])
     # three steps of Adam move a weight by 2e-3 or so; where a gradient is nearly 0, rounding chooses the direction
     assert float(apart.square().mean().sqrt()) < 3e-4
+
+
+class Damped(FlowMap):
+    """A map of one parameter, whose runs in compiled form are counted."""
+
+    def __init__(self):
+        super().__init__()
+        self.rate, self.runs = nn.Parameter(torch.tensor(0.5)), 0
+        self.network = torch.compile(lambda x: self.rate * x.sin(), backend=self.backend, dynamic=False)
+
+    def backend(self, graph, inputs):
+        def run(*arguments):
+            self.runs += 1
+            return graph(*arguments)
+
+        return run
+
+    def average(self, x, sigma, sigma_to, cond=None):
+        return self.network(x)
+
+
+@pytest.mark.parametrize("objective", [ContinuousConsistency, MeanFlow])
+def test_a_derivative_leaves_a_compiled_network_compiled(objective):
+    """Torch runs what it was asked a forward derivative of as it is, from then on."""
+    torch._dynamo.reset()
+    student, field = Damped(), torch.linspace(-1, 1, 20).reshape(2, 1, 10)
+    for _ in range(3):
+        objective(noise=NoiseRange())(student, field).mean().backward()
+    assert student.runs == 3
+
+
+def test_the_teacher_of_a_compiled_student_is_compiled_too(tmp_path, monkeypatch):
+    trained(tmp_path / "teacher", tiny_data(tmp_path / "data.nc"), False)
+    compiled = []
+    monkeypatch.setattr(nn.Module, "compile", lambda network, dynamic: compiled.append(network))
+    settings = distilled(tmp_path / "teacher", "progressive", 1, str(tmp_path / "student"))
+    settings = settings.model_copy(update={"train": settings.train.model_copy(update={"compile": True})})
+    sf.train(settings, progress=False)
+    assert len({id(network) for network in compiled}) == 2
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ docs/theory.md derives both.
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -31,11 +32,9 @@ def trajectory_derivative(
     flow_map: FlowMap, x: Tensor, sigma: Tensor, sigma_to: Tensor, end: Tensor, cond: Context | None = None
 ) -> Tensor:
     """The left-hand side of (1), in the shape of x, detached. Attention takes its plain, differentiable form."""
-
-    def answer(x: Tensor, sigma: Tensor) -> Tensor:
-        return flow_map(x, sigma, sigma_to, cond)
-
-    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
+    # eagerly, for torch would never again run compiled what was asked for a derivative in that form
+    answer = partial(flow_map, sigma_to=sigma_to, cond=cond)
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), torch.compiler.set_stance("force_eager"):
         derivative: Tensor = torch.func.jvp(answer, (x, sigma), (x - end, sigma))[1]
     return derivative.detach()
 
