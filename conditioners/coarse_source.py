@@ -12,8 +12,9 @@ from sciffusion import config
 from sciffusion.conditioners.base import Training
 from sciffusion.errors import SciffusionError
 from sciffusion.fields import transforms
-from sciffusion.fields.conventions import Template, wraps_around
 from sciffusion.fields.grid import Grid
+from sciffusion.fields.roles import wraps_around
+from sciffusion.fields.template import Template
 
 __all__ = ["Channels", "CoarseSource", "periodic_dims"]
 

@@ -14,8 +14,9 @@ from sciffusion.conditioners.ranges import Moments, beyond
 from sciffusion.conditioners.reading import noted, read, told_names
 from sciffusion.errors import SciffusionError
 from sciffusion.fields.cases import Case
-from sciffusion.fields.conventions import Template, convert_units, match_names
+from sciffusion.fields.conventions import convert_units, match_names
 from sciffusion.fields.grid import Grid
+from sciffusion.fields.template import Template
 
 __all__ = ["Scalar"]
 

@@ -15,9 +15,10 @@ from sciffusion.errors import SciffusionError
 from sciffusion.fields.axes import cyclic_columns
 from sciffusion.fields.cases import Align, Case, cases_of
 from sciffusion.fields.checks import check_dims, suggestion
-from sciffusion.fields.conventions import convert_units, find_axis, role_of
+from sciffusion.fields.conventions import convert_units
 from sciffusion.fields.grid import Grid
 from sciffusion.fields.open import check_overlap, open_source
+from sciffusion.fields.roles import find_axis, role_of
 from sciffusion.fields.template import FieldInfo, Template
 
 __all__ = ["ExperimentData", "open_experiment"]

@@ -153,8 +153,7 @@ def test_the_top_folders_are_imported_under_the_package_name():
 
 
 def test_files_stay_short():
-    limits = {path: 300 if room_of(module_name(path)) == "diffusion" else 450 for path in library()}
-    limits |= dict.fromkeys(files_of("tests", "benchmarks", "docs"), 450)
+    limits = dict.fromkeys([*library(), *files_of("benchmarks", "docs")], 300) | dict.fromkeys(files_of("tests"), 450)
     assert [str(path) for path, limit in limits.items() if len(path.read_text().splitlines()) > limit] == []
 
 

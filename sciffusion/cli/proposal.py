@@ -5,13 +5,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import xarray as xr
 
 from sciffusion.cli import decisions
 from sciffusion.cli.findings import CoarseFound, StaticFound, describe
+from sciffusion.cli.readings import gaps, labels_of, sides_of, symmetric_latitude, time_step, train_count, window_of
 from sciffusion.errors import SciffusionError
-from sciffusion.fields.labels import is_time, label_text
-from sciffusion.fields.roles import find_axis, role_of, roles
+from sciffusion.fields.roles import find_axis
 from sciffusion.fields.survey import Survey
 
 __all__ = ["Proposal", "propose"]
@@ -49,7 +48,7 @@ def propose(
         made.settings["title"] = title[:80]
     _target(made, fine, source, variables, spacing or {})
     ranges = _split(made, fine, coarse)
-    window = _window(fine)
+    window = window_of(fine)
     plan = _symmetries(fine, ranges, static is not None)
     _conditions(made, fine, variables, coarse, static, factor, plan)
     made.settings["split"] = made.settings.pop("split")  # after the conditions
@@ -67,10 +66,10 @@ def _target(
     for name in names:
         fact = fine.facts[name]
         variables[name], why = decisions.transform(fact)
-        odd = decisions.odd_along(name, fact.standard_name, _sides(fine), fine.geometry == "sphere")
+        odd = decisions.odd_along(name, fact.standard_name, sides_of(fine), fine.geometry == "sphere")
         if odd:
             variables[name]["odd_along"] = odd
-        made.comments[f"target.variables.{name}"] = "; ".join(filter(None, [fact.units, why, _gaps(fact)]))
+        made.comments[f"target.variables.{name}"] = "; ".join(filter(None, [fact.units, why, gaps(fact)]))
     target: dict[str, Any] = {"source": source, "variables": variables, "dims": list(layout.dims)}
     if layout.channel_dims:
         target["channel_dims"] = list(layout.channel_dims)
@@ -89,23 +88,6 @@ def _target(
     made.settings["target"] = target
 
 
-def _gaps(fact: Any) -> str:
-    parts = [f"{fact.permanent:.0%} of the cells are always NaN (masked)"] if fact.permanent else []
-    return "; ".join(parts + ([f"{fact.occasional:.1%} sometimes NaN (gaps)"] if fact.occasional else []))
-
-
-def _sides(fine: Survey) -> dict[str, str]:
-    """Which grid dims point east, north and up."""
-    dims = fine.layout.dims
-    known = roles(fine.ds, dims)
-    sides = {"longitude": "east", "x": "east", "latitude": "north", "y": "north", "vertical": "up"}
-    found = {sides[role]: dim for dim, role in known.items() if role in sides}
-    if len(dims) == 3 and "up" not in found:
-        rest = [dim for dim in dims if dim not in found.values()]
-        found |= {"up": rest[0]} if len(rest) == 1 else {}
-    return found
-
-
 def _split(made: Proposal, fine: Survey, coarse: CoarseFound | None) -> list[tuple[int, int]]:
     """Split along time, else along the longest case dim, where the coarse data have entries; the ranges as counts."""
     case = fine.layout.case_dims
@@ -115,8 +97,8 @@ def _split(made: Proposal, fine: Survey, coarse: CoarseFound | None) -> list[tup
     if coarse is not None and dim is not None:
         places = coarse.served.get(dim, places)
     count = places.size
-    ranges, why = decisions.split(count, gap=decisions.gap(count, _time_step(fine)[0]) if time else 0)
-    labels = _labels(fine.ds, dim)
+    ranges, why = decisions.split(count, gap=decisions.gap(count, time_step(fine)[0]) if time else 0)
+    labels = labels_of(fine.ds, dim)
     entries = {
         key: [[labels(int(places[first])), labels(int(places[last]))]]
         for key, (first, last) in zip(
@@ -128,75 +110,19 @@ def _split(made: Proposal, fine: Survey, coarse: CoarseFound | None) -> list[tup
     return ranges
 
 
-def _labels(ds: xr.Dataset, dim: str | None) -> Any:
-    """Position -> label as the YAML writes it."""
-    if dim is None or dim not in ds.coords:
-        return lambda position: position
-    values = ds[dim].values
-    # A bare date means the whole day, so midnight is written out where the data are finer than daily.
-    daily = is_time(values) and all("T" not in label_text(value) for value in values[:100])
-
-    def label(position: int) -> str | int | float:
-        value = values[position]
-        if is_time(values):
-            text = label_text(value)
-            return text if daily or "T" in text else f"{text}T00:00"
-        return value.item() if values.dtype.kind in "iuf" else str(value)
-
-    return label
-
-
-def _window(fine: Survey) -> tuple[int, ...]:
-    """The training window: the grid, or the crop."""
-    cropped = decisions.crop(fine.shape, fine.layout.dims)
-    return tuple(cropped.get(dim, size) for dim, size in zip(fine.layout.dims, fine.shape, strict=True))
-
-
 def _symmetries(fine: Survey, ranges: list[tuple[int, int]], static: bool) -> dict[str, Any]:
     """Clocks, rolls and mirrors. A mirrored year is another season, so mirrors go without a day of the year."""
-    dims, few = fine.layout.dims, _train_count(fine, ranges) < 1000
-    step, span = _time_step(fine)
+    dims, few = fine.layout.dims, train_count(fine, ranges) < 1000
+    step, span = time_step(fine)
     clocks = decisions.calendar(step, span, fine.geometry == "sphere")
     world = fine.geometry == "sphere" and bool(fine.periodic)
     roll = list(fine.periodic) if few and not (fine.masked and not world) else []
     mirror = (
-        [dim for dim in dims if _symmetric_latitude(fine.ds, dim)]
+        [dim for dim in dims if symmetric_latitude(fine.ds, dim)]
         if world and few and "day_of_year" not in clocks
         else []
     )
     return {"clocks": clocks, "roll": roll, "mirror": mirror, "world": world}
-
-
-def _train_count(fine: Survey, ranges: list[tuple[int, int]]) -> int:
-    """Training cases, over all case dims."""
-    first, last = ranges[0]
-    sizes = [fine.ds.sizes[dim] for dim in fine.layout.case_dims]
-    longest = find_axis(fine.ds, "time", fine.layout.case_dims)
-    split = fine.ds.sizes[longest] if longest else max(sizes, default=1)
-    return (last - first + 1) * int(np.prod(sizes, dtype=np.int64)) // max(1, split)
-
-
-def _time_step(fine: Survey) -> tuple[float, float]:
-    """Typical step in hours and span in days of the time axis; zeros without one."""
-    dim = find_axis(fine.ds, "time", fine.layout.case_dims)
-    if dim is None or dim not in fine.ds.coords or not is_time(fine.ds[dim].values) or fine.ds.sizes[dim] < 2:
-        return 0.0, 0.0
-    values = fine.ds[dim].values
-    seconds = [_seconds(values[i + 1] - values[i]) for i in range(min(values.size - 1, 100))]
-    return float(np.median(seconds)) / 3600, _seconds(values[-1] - values[0]) / 86400
-
-
-def _seconds(difference: Any) -> float:
-    if isinstance(difference, np.timedelta64):
-        return float(difference / np.timedelta64(1, "s"))
-    return float(difference.total_seconds())
-
-
-def _symmetric_latitude(ds: xr.Dataset, dim: str) -> bool:
-    if dim not in ds.coords or role_of(ds, dim) != "latitude":
-        return False
-    values = ds[dim].values
-    return bool(np.allclose(values, -values[::-1], atol=1e-3 * abs(float(values[1] - values[0]))))
 
 
 def _conditions(
@@ -248,7 +174,7 @@ def _stage(
     window: tuple[int, ...],
     ranges: list[tuple[int, int]],
 ) -> None:
-    network, why = decisions.network(window, _train_count(fine, ranges))
+    network, why = decisions.network(window, train_count(fine, ranges))
     covered = [name for name in variables if coarse is None or name in coarse.variables]
     constraint, reason = _constraint(made, coarse, covered)
     stage = {
@@ -288,7 +214,7 @@ def _constraint(made: Proposal, coarse: CoarseFound | None, covered: list[str]) 
 def _train(
     made: Proposal, fine: Survey, window: tuple[int, ...], ranges: list[tuple[int, int]], plan: dict[str, Any]
 ) -> None:
-    count = _train_count(fine, ranges)
+    count = train_count(fine, ranges)
     augmented = bool(plan["roll"] or plan["mirror"])
     train: dict[str, Any] = dict(decisions.training(fine.shape, window, count, augmented))
     cropped = decisions.crop(fine.shape, fine.layout.dims)

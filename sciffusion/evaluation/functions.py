@@ -13,7 +13,7 @@ from typing import TypeVar, Unpack
 import xarray as xr
 
 from sciffusion.errors import SciffusionError
-from sciffusion.evaluation import events, single_cells, whole_fields
+from sciffusion.evaluation import dispersion, events, single_cells, whole_fields
 from sciffusion.evaluation.accumulate import Options, accumulate
 from sciffusion.evaluation.crps import Estimator
 from sciffusion.evaluation.measure import Measure
@@ -57,7 +57,9 @@ class Settings(Options, total=False):
 
 
 def score(measure: Measure, ensemble: Data, reference: Data, *others: Data, **settings: Unpack[Settings]) -> Data:
-    """Any measure of `single_cells`, `events` or `whole_fields`; ``others`` are the fields named by ``measure.extras``.
+    """Any measure of `single_cells`, `dispersion`, `events` or `whole_fields`.
+
+    ``others`` are the fields named by ``measure.extras``.
 
     Raises SciffusionError when the reference lacks a variable of the ensemble, and as `accumulate` does.
     """
@@ -162,12 +164,12 @@ def acc(
 
 def spread(ensemble: Data, reference: Data, **settings: Unpack[Settings]) -> Data:
     """Root of the mean unbiased variance of the members, where the reference is there."""
-    return score(single_cells.Dispersion("spread"), ensemble, reference, **settings)
+    return score(dispersion.Dispersion("spread"), ensemble, reference, **settings)
 
 
 def spread_skill(ensemble: Data, reference: Data, **settings: Unpack[Settings]) -> Data:
     """sqrt((m + 1) / m) x spread over RMSE of the mean: 1 is calibrated, less over-confident (Fortin et al. 2014)."""
-    return score(single_cells.Dispersion("spread_skill"), ensemble, reference, **settings)
+    return score(dispersion.Dispersion("spread_skill"), ensemble, reference, **settings)
 
 
 def binned_spread_skill(
@@ -177,7 +179,7 @@ def binned_spread_skill(
 
     Spreads are told apart by 4 % from 1/1000 to 64 times ``scale``, which should be about the sd of the variable.
     """
-    return score(single_cells.BinnedSpreadSkill(bins, scale), ensemble, reference, **settings)
+    return score(dispersion.BinnedSpreadSkill(bins, scale), ensemble, reference, **settings)
 
 
 def rank_histogram(ensemble: Data, reference: Data, *, seed: int = 0, **settings: Unpack[Settings]) -> Data:
@@ -186,7 +188,7 @@ def rank_histogram(ensemble: Data, reference: Data, *, seed: int = 0, **settings
     Ties are broken at random, by ``seed`` and cell alone. With ``interval``, the attributes ``p_flat``, ``p_slope``
     and ``p_curvature`` test the histogram against a flat one by the same block bootstrap.
     """
-    return score(single_cells.Ranks(seed), ensemble, reference, **settings)
+    return score(dispersion.Ranks(seed), ensemble, reference, **settings)
 
 
 def pit_histogram(ensemble: Data, reference: Data, *, bins: int = 10, **settings: Unpack[Settings]) -> Data:

@@ -14,6 +14,7 @@ from sciffusion.evaluation.consistency import CoarseConsistency
 from sciffusion.evaluation.copies import Copies, Memorisation
 from sciffusion.evaluation.coverage import Coverage
 from sciffusion.evaluation.crps import Estimator
+from sciffusion.evaluation.dispersion import Ranks
 from sciffusion.evaluation.distributions import Distribution
 from sciffusion.evaluation.domain import Domain
 from sciffusion.evaluation.exceedance import QUANTILES, Exceedance, thresholds
@@ -29,7 +30,6 @@ from sciffusion.evaluation.prerank import Extremes
 from sciffusion.evaluation.samples import Samples, related
 from sciffusion.evaluation.score import Pair, Score
 from sciffusion.evaluation.seams import Seams
-from sciffusion.evaluation.single_cells import Ranks
 from sciffusion.evaluation.source import Source
 from sciffusion.evaluation.spectral import Spectral
 from sciffusion.evaluation.spool import Members

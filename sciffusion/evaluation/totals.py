@@ -17,7 +17,7 @@ import numpy as np
 import xarray as xr
 
 from sciffusion.errors import SciffusionError
-from sciffusion.evaluation import events, single_cells, whole_fields
+from sciffusion.evaluation import dispersion, events, single_cells, whole_fields
 from sciffusion.evaluation.bootstrap import Resampling, block_length, bounds
 from sciffusion.evaluation.measure import Measure
 
@@ -158,7 +158,7 @@ def _settings(measure: Measure) -> dict[str, Any]:
 
 
 def _measure(name: str, settings: Mapping[str, Any]) -> Measure:
-    rooms = (single_cells, events, whole_fields)
+    rooms = (single_cells, dispersion, events, whole_fields)
     kind: type[Measure] = next(getattr(room, name) for room in rooms if name in room.__all__)
     plain: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()}
     if "measure" in plain:

@@ -25,7 +25,7 @@ from sciffusion.fields.poles import averaged, pole_rows
 from sciffusion.fields.resample import SeparableMap
 from sciffusion.fields.statistics import fold_of
 from sciffusion.fields.transforms import Transform
-from sciffusion.fields.variables import TargetVariable, stack
+from sciffusion.fields.variables import TargetVariable, stack, unstack
 
 __all__ = ["FieldCodec", "Window"]
 
@@ -205,14 +205,7 @@ class FieldCodec:
 
         ``leading`` maps each leading dim to its coordinate: an array, an xarray variable with attributes, or None.
         """
-        variables: dict[str, Any] = {}
-        for variable in self.variables:
-            dims = (*leading, *variable.channel_dims, *self.grid.dims)
-            array = xr.Variable(dims, decoded[variable.name], variable.attrs)
-            variables[variable.name] = array.transpose(*leading, *variable.core_dims)
-        coords = {dim: _coordinate(dim, c) for dim, c in leading.items() if c is not None}
-        grid = self.grid.coords_dataset()
-        return xr.Dataset(variables, coords=coords | dict(self.coords) | dict(grid.coords))
+        return unstack(decoded, leading, self.variables, self.grid, self.coords)
 
     def template(self, leading: Mapping[str, Any]) -> xr.Dataset:
         """What `dataset` would give, with zeros that take no memory: dims, sizes, dtypes, coordinates, attributes.
@@ -301,11 +294,3 @@ class FieldCodec:
 
 
 _ARRAYS = ("mean", "sd", "valid", "baseline_mean", "single_valued", "shrinkage", "held_out")
-
-
-def _coordinate(dim: str, values: Any) -> Any:
-    return values.variable if isinstance(values, xr.DataArray) else xr.Variable((dim,), *_with_attributes(values))
-
-
-def _with_attributes(values: Any) -> tuple[Any, ...]:
-    return (values.values, values.attrs) if isinstance(values, xr.Variable) else (np.asarray(values),)

@@ -15,11 +15,7 @@ from sciffusion.errors import SciffusionError
 from sciffusion.fields.checks import suggestion
 from sciffusion.fields.lazy import linear
 from sciffusion.fields.roles import (
-    HORIZONTAL,
-    auxiliary_coordinates,
-    find_axis,
     geometry_of,
-    is_degrees,
     mend_of_missing_dim,
     role_of,
     roles,
@@ -29,23 +25,7 @@ from sciffusion.fields.roles import (
 from sciffusion.fields.template import Template, as_template
 from sciffusion.fields.units import conversion, same_units
 
-__all__ = [
-    "HORIZONTAL",
-    "Template",
-    "auxiliary_coordinates",
-    "conversion",
-    "convert_units",
-    "find_axis",
-    "geometry_of",
-    "harmonise",
-    "is_degrees",
-    "match_names",
-    "role_of",
-    "roles",
-    "same_units",
-    "spacing_of",
-    "wraps_around",
-]
+__all__ = ["convert_units", "harmonise", "match_names"]
 
 logger = logging.getLogger(__name__)
 TOLERANCE = 1e-3  # of the spacing, within which two coordinates are the same

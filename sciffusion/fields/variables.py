@@ -15,7 +15,7 @@ from sciffusion.fields.arrays import attributes_to_json
 from sciffusion.fields.axes import Auxiliary, attributes
 from sciffusion.fields.grid import Grid
 
-__all__ = ["TargetVariable", "channel_coords", "stack", "target_variables"]
+__all__ = ["TargetVariable", "channel_coords", "stack", "target_variables", "unstack"]
 
 
 @dataclass(frozen=True)
@@ -128,3 +128,28 @@ def _channels(ds: xr.Dataset, variable: TargetVariable, grid: Grid, window: Sequ
         array = array.isel(dict(zip(grid.dims, window, strict=True)))
     values = array.transpose(*wanted).values
     return values.reshape(variable.channels, *values.shape[len(variable.channel_dims) :])
+
+
+def unstack(
+    arrays: Mapping[str, np.ndarray],
+    leading: Mapping[str, Any],
+    variables: Sequence[TargetVariable],
+    grid: Grid,
+    coords: Mapping[str, Auxiliary],
+) -> xr.Dataset:
+    """Arrays (*leading, *channel dims, *grid) as a Dataset; see `sciffusion.fields.codec.FieldCodec.dataset`."""
+    made: dict[str, Any] = {}
+    for variable in variables:
+        dims = (*leading, *variable.channel_dims, *grid.dims)
+        array = xr.Variable(dims, arrays[variable.name], variable.attrs)
+        made[variable.name] = array.transpose(*leading, *variable.core_dims)
+    own = {dim: _coordinate(dim, values) for dim, values in leading.items() if values is not None}
+    return xr.Dataset(made, coords=own | dict(coords) | dict(grid.coords_dataset().coords))
+
+
+def _coordinate(dim: str, values: Any) -> Any:
+    return values.variable if isinstance(values, xr.DataArray) else xr.Variable((dim,), *_with_attributes(values))
+
+
+def _with_attributes(values: Any) -> tuple[Any, ...]:
+    return (values.values, values.attrs) if isinstance(values, xr.Variable) else (np.asarray(values),)

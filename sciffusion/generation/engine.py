@@ -16,7 +16,7 @@ import torch
 import xarray as xr
 
 from sciffusion import config, durations
-from sciffusion.emulator import Cases, Conditions, Drawing, Emulator
+from sciffusion.emulator import Drawing, Emulator
 from sciffusion.errors import SciffusionError
 from sciffusion.execution.device import resolve_device
 from sciffusion.execution.precision import Precision
@@ -32,6 +32,7 @@ from sciffusion.generation.sizing import chosen, settled
 from sciffusion.generation.target import Target, Wanted
 from sciffusion.generation.trajectories import record_coherence
 from sciffusion.generation.work import Work
+from sciffusion.stages.conditions import Cases, Conditions
 
 __all__ = ["generate"]
 

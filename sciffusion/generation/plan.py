@@ -8,10 +8,11 @@ from typing import Self
 
 import xarray as xr
 
-from sciffusion.emulator import Cases, Check, Conditions, Emulator, member_numbers
+from sciffusion.emulator import Emulator, member_numbers
 from sciffusion.errors import SciffusionError
 from sciffusion.fields.cases import Case, encode_label
 from sciffusion.fields.coherence import Coherence
+from sciffusion.stages.conditions import Cases, Check, Conditions
 
 __all__ = ["Plan"]
 

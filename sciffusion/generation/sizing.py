@@ -12,10 +12,11 @@ from typing import Any
 
 import torch
 
-from sciffusion.emulator import DEFAULT_BATCH, Check, Drawing, Emulator
+from sciffusion.emulator import DEFAULT_BATCH, Drawing, Emulator
 from sciffusion.errors import SciffusionError
 from sciffusion.execution.memory import microbatch
 from sciffusion.execution.precision import precision_name
+from sciffusion.stages.conditions import Check
 
 __all__ = ["choose_batch", "chosen", "out_of_memory", "settled"]
 

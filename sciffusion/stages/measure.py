@@ -3,8 +3,8 @@
 Measured on the very tensors that training will see, with the earlier stages as they are.
 """
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -18,8 +18,9 @@ from sciffusion.stages.base import Stage
 from sciffusion.stages.denoiser import DenoiserStage
 from sciffusion.stages.frame import Frame, Measured
 
-__all__ = ["batches", "bounds", "measure", "training_cases"]
+__all__ = ["batches", "bounds", "measure", "spread", "training_cases"]
 
+T = TypeVar("T")
 CASES = 128
 
 
@@ -48,10 +49,16 @@ def training_cases(
     )
 
 
+def spread(cases: Sequence[T], most: int) -> list[T]:
+    """At most ``most`` cases, evenly spread."""
+    chosen = np.linspace(0, len(cases) - 1, min(most, len(cases))).round().astype(int)
+    return [cases[index] for index in chosen]
+
+
 def batches(cases: TrainingCases, most: int, device: torch.device) -> Iterator[dict[str, Any]]:
     """At most ``most`` cases, evenly spread, each as a batch of one without symmetries."""
-    for index in np.unique(np.linspace(0, len(cases) - 1, min(most, len(cases))).round().astype(int)):
-        yield _batched(cases[int(index)], device)
+    for index in spread(range(len(cases)), most):
+        yield _batched(cases[index], device)
 
 
 def _batched(item: Any, device: torch.device) -> Any:

@@ -33,7 +33,7 @@ from sciffusion.datasets.pairs import ExperimentData, open_experiment
 from sciffusion.emulator import Emulator
 from sciffusion.errors import SciffusionError
 from sciffusion.stages.base import Stage
-from sciffusion.stages.build import build_baselines
+from sciffusion.stages.baselines import build_baselines
 from sciffusion.training.chain import device_of, extended, rank, steps_of, wait_for
 from sciffusion.training.coding import floors
 from sciffusion.training.teacher import teacher_of

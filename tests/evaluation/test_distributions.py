@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from sciffusion.evaluation.dispersion import Ranks
 from sciffusion.evaluation.distributions import LEVELS, Distribution, kolmogorov_smirnov, wasserstein
 from sciffusion.evaluation.exceedance import Exceedance, ratio, thresholds
 from sciffusion.evaluation.measured import OfCells
 from sciffusion.evaluation.score import Pair
-from sciffusion.evaluation.single_cells import Ranks
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import torch
 import xarray as xr
 
 from sciffusion import evaluation as ev
-from sciffusion.evaluation import events, single_cells, whole_fields
+from sciffusion.evaluation import dispersion, events, single_cells, whole_fields
 from sciffusion.evaluation.backend import Torch, backend_of
 from sciffusion.evaluation.crps import crps
 from sciffusion.evaluation.multivariate import energy_score
@@ -19,8 +19,8 @@ MEASURES = (
     single_cells.CRPS(),
     single_cells.CRPS("almost fair"),
     single_cells.ThresholdCRPS((0.0, 0.5)),
-    single_cells.Dispersion(),
-    single_cells.Ranks(),
+    dispersion.Dispersion(),
+    dispersion.Ranks(),
     events.PIT(5),
     whole_fields.Energy(),
     whole_fields.PooledCRPS((1, 2)),

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from sciffusion import evaluation as ev
 from sciffusion.errors import SciffusionError
-from sciffusion.evaluation import events, single_cells, whole_fields
+from sciffusion.evaluation import dispersion, events, single_cells, whole_fields
 from sciffusion.evaluation.backend import backend_of
 from sciffusion.evaluation.crps import crps
 from sciffusion.evaluation.multivariate import energy_score
@@ -25,9 +25,9 @@ CELLS = (
     single_cells.QuantileScore((0.2, 0.9)),
     single_cells.ErrorOfMean("rmse"),
     single_cells.ErrorOfMean("bias"),
-    single_cells.Dispersion(),
-    single_cells.BinnedSpreadSkill(4),
-    single_cells.Ranks(),
+    dispersion.Dispersion(),
+    dispersion.BinnedSpreadSkill(4),
+    dispersion.Ranks(),
     events.Brier((0.0,)),
     events.ROCArea((0.0,)),
     events.Reliability((0.0,)),

@@ -6,7 +6,7 @@ import xarray as xr
 
 from sciffusion.errors import SciffusionError
 from sciffusion.evaluation import evaluate
-from sciffusion.evaluation.single_cells import Ranks
+from sciffusion.evaluation.dispersion import Ranks
 from sciffusion.evaluation.tally import Sums, Tally
 
 

@@ -8,16 +8,10 @@ import pytest
 import xarray as xr
 
 from sciffusion.errors import SciffusionError
-from sciffusion.fields.conventions import (
-    Template,
-    auxiliary_coordinates,
-    conversion,
-    geometry_of,
-    harmonise,
-    role_of,
-    same_units,
-    wraps_around,
-)
+from sciffusion.fields.conventions import harmonise
+from sciffusion.fields.roles import auxiliary_coordinates, geometry_of, role_of, wraps_around
+from sciffusion.fields.template import Template
+from sciffusion.fields.units import conversion, same_units
 from tests.init_data import globe, projected
 
 LAT, LON = np.linspace(87.5, -87.5, 36), np.arange(72) * 5.0

@@ -17,7 +17,8 @@ from sciffusion.errors import SciffusionError
 from sciffusion.evaluation import evaluate
 from sciffusion.fields.ensemble import open_ensemble
 from sciffusion.generation import generate, held_out
-from sciffusion.stages.build import build_baselines, build_stage
+from sciffusion.stages.baselines import build_baselines
+from sciffusion.stages.build import build_stage
 from sciffusion.training.run import _card
 from tests.tiny import tiny_data, tiny_experiment, write_experiment
 
