@@ -1,8 +1,8 @@
 """What the demo costs: seconds per member, network calls, GFLOP, peak memory.
 
-    python benchmarks/demo.py [--members 8] [--times 3] [--device cpu]
+    python benchmarks/demo.py [--members 8] [--times 3] [--device cpu] [--model FOLDER]
 
-Samples the shipped emulator in memory, without baselines, scores and report.
+Samples the shipped emulator, or another of the same experiment, in memory, without baselines, scores and report.
 """
 
 import argparse
@@ -38,8 +38,9 @@ def main() -> None:
     parser.add_argument("--members", type=int, default=8)
     parser.add_argument("--times", type=int, default=3)
     parser.add_argument("--device")
+    parser.add_argument("--model", type=Path, default=MODEL)
     args = parser.parse_args()
-    emulator = sf.load(MODEL)
+    emulator = sf.load(args.model)
     conditions, cases = held_out(EXPERIMENT)
     chosen = {"time": cases["time"][: args.times]}
     network = next(part.network for part in emulator.stage.modules() if isinstance(part, Preconditioned))

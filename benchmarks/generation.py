@@ -8,7 +8,8 @@ Rows, each measured in a process of its own and saved to ``--out`` as it is made
 
 engine : members per second of `generate`, writing included, beside those of the network's calls alone (before and
     after, in the same process) and of sampling without writing. Fewer cases are made where ``--seconds`` are too few.
-cold : seconds from `python -m sciffusion generate` to a verified store of one case.
+one, one_compiled : members per second of ``--one-case`` members of one case, in a process that has made some before.
+cold : seconds from `python -m sciffusion generate` to a verified store of one case, as many members.
 host : the host's part alone: the device is pretended, and takes no time (the most that the host can do) or
     ``--pretend`` ms per member; the share is that of the time in which such a device is busy.
 obvious, obvious_bfloat16 : diffusers' sampler, a loop, xarray.to_zarr; for as many members as take some seconds.
@@ -42,14 +43,16 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--variables", type=int, default=6)
     parser.add_argument("--members", type=int, default=64)
     parser.add_argument("--cases", type=int, default=32)
-    parser.add_argument("--one-case", type=int, default=1000, help="members of the cold start")
+    parser.add_argument("--one-case", type=int, default=1000, help="members of the rows of one case")
     parser.add_argument("--steps", type=int, default=18)
     parser.add_argument("--batch", type=int, help="items per network call (default: as `generate` chooses)")
     parser.add_argument("--seconds", type=float, default=75.0, help="that the engine's job may take, about")
     parser.add_argument("--budget", type=float, default=5.0, help="seconds of each measurement of the network alone")
     parser.add_argument("--pretend", type=float, default=20.0, help="ms per member of the pretended device")
     parser.add_argument("--limit", type=float, default=235.0, help="seconds in all; what is not reached is left out")
-    parser.add_argument("--rows", nargs="+", choices=[*PARTS, "cold"], default=["engine", "cold", "host", *OBVIOUS])
+    parser.add_argument(
+        "--rows", nargs="+", choices=[*PARTS, "cold"], default=["engine", "one", "cold", "host", *OBVIOUS]
+    )
     parser.add_argument("--device")
     parser.add_argument("--folder", type=Path, help="scratch folder (default: a temporary one)")
     parser.add_argument("--memory", action="store_true", help="the memory rows only")

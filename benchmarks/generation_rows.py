@@ -93,6 +93,29 @@ def engine(args: argparse.Namespace) -> dict:
     return {"cases": count, **own, **rates(found | more), "peak_rss_mib": peak, "faults": faults}
 
 
+def one(args: argparse.Namespace) -> dict:
+    """Members per second of one case by `generate` in a process that has done it before, writing included."""
+    from generation_job import job
+
+    from sciffusion.execution.device import resolve_device
+    from sciffusion.fields.ensemble import EnsembleStore
+    from sciffusion.generation import generate
+
+    (emulator, conditions, cases), store = job(args.folder, 1), args.folder / "one.zarr"
+    options = {"device": str(resolve_device(args.device)), "batch_size": args.batch, "progress": False}
+    options |= {"cases": cases, "overwrite": True, "compile": args.part.endswith("compiled")}
+    size = EnsembleStore(generate(emulator, conditions, store, 1, **options)).execution["batch_size"]
+    generate(emulator, conditions, store, min(size, args.one_case), **options)
+    start = time.perf_counter()
+    generate(emulator, conditions, store, args.one_case, **options)
+    seconds, execution = time.perf_counter() - start, EnsembleStore(store).execution
+    faults = len(EnsembleStore(store).verify())
+    shutil.rmtree(store)
+    own = {name: execution[name] for name in ("batch_size", "precision", "compiled")}
+    found = rates({"seconds": seconds, "members_per_s": args.one_case / seconds})
+    return {"members": args.one_case, **own, **found, "faults": faults}
+
+
 def footprint(args: argparse.Namespace) -> dict:
     """Peak memory of a process that makes the job."""
     from generation_job import job
@@ -123,7 +146,8 @@ def cold(args: argparse.Namespace) -> dict:
             return {"members": args.one_case, **done}
         seconds.append(round(time.perf_counter() - start, 2))
     shutil.rmtree(store)
-    return {"members": args.one_case, "generate_s": seconds[0], "verified_s": seconds[1]}
+    rate = round(args.one_case / seconds[0], 2)
+    return {"members": args.one_case, "generate_s": seconds[0], "verified_s": seconds[1], "members_per_s": rate}
 
 
 def host(args: argparse.Namespace) -> dict:
@@ -175,4 +199,7 @@ def obvious(args: argparse.Namespace) -> dict:
     return {**own, **rates({"members_per_s": rate}), "peak_rss_mib": peak_mib()}
 
 
-PARTS = {"engine": engine, "footprint": footprint, "host": host, "obvious": obvious, "obvious_bfloat16": obvious}
+PARTS = {
+    **{"engine": engine, "one": one, "one_compiled": one, "footprint": footprint, "host": host},
+    **{"obvious": obvious, "obvious_bfloat16": obvious},
+}

@@ -22,11 +22,13 @@ def script(*arguments, code=0):
 def test_every_row_is_measured_at_toy_size_and_kept(tmp_path):
     size = ["--network", "tiny", "--side", "16", "--variables", "2", "--members", "3", "--cases", "2", "--steps", "3"]
     options = [*size, "--one-case", "4", "--budget", "0.1", "--device", "cpu", "--out", str(tmp_path / "rows.json")]
-    rows = script(*options, "--rows", "engine", "cold", "host")
-    engine, cold, host = (rows[name] for name in ("engine", "cold", "host"))
+    rows = script(*options, "--rows", "engine", "one", "cold", "host")
+    engine, one, cold, host = (rows[name] for name in ("engine", "one", "cold", "host"))
     assert engine["faults"] == 0
     assert 0 < engine["share"] < 1.5
     assert engine["members_per_s"] == pytest.approx(6 / engine["seconds"], rel=0.02)
+    assert one["faults"] == 0
+    assert one["members_per_s"] == pytest.approx(4 / one["seconds"], rel=0.02)
     assert 0 < cold["generate_s"] < cold["verified_s"]
     assert 0 < host["share"] < 1
     assert json.loads((tmp_path / "rows.json").read_text()) == rows
