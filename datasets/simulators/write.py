@@ -5,6 +5,7 @@ goes on after a kill.
 """
 
 import json
+import math
 import os
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
@@ -23,6 +24,7 @@ from sciffusion.errors import SciffusionError
 __all__ = ["write_problem"]
 
 _KINDS = ("fine", "coarse")
+CHUNK = 2**17  # cells of the fine field at most, where more than one frame fits: training reads single frames
 
 
 def write_problem(
@@ -95,7 +97,7 @@ def _note(folder: Path, made: dict[str, Any]) -> None:
 
 
 def _template(problem: Problem, kind: str, total: int, settings: dict[str, Any]) -> xr.Dataset:
-    """A store's Dataset without its values, one chunk per trajectory, or per batch of draws."""
+    """A store's Dataset without its values; a chunk is a few frames of a trajectory, or a batch of draws."""
     import dask.array
 
     factor = problem.factor if kind == "coarse" else 1
@@ -105,7 +107,7 @@ def _template(problem: Problem, kind: str, total: int, settings: dict[str, Any])
     if problem.frames:
         times = problem.interval * np.arange(problem.frames)
         leading["frame"] = ("frame", times, {"long_name": "time since the first frame", "units": problem.time_units})
-        chunks = (1, problem.frames, *shape)
+        chunks = (1, min(problem.frames, max(1, CHUNK // math.prod(problem.shape))), *shape)
     axes = {
         dim: (dim, (np.arange(n) + 0.5) * problem.length / n, {"units": problem.units})
         for dim, n in zip(problem.dims, shape, strict=True)

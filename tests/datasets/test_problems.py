@@ -104,6 +104,13 @@ def test_a_case_is_the_same_in_any_batch_and_after_an_interruption(name, small, 
         xr.testing.assert_allclose(opened(tmp_path / "parts", kind), opened(tmp_path / "whole", kind), atol=1e-6)
 
 
+@pytest.mark.parametrize(("name", "frames"), [("kolmogorov", 8), ("kuramoto-sivashinsky", 64)])
+def test_a_frame_is_read_without_a_whole_trajectory_unless_that_is_small(name, frames):
+    for kind in ("fine", "coarse"):
+        field = write._template(PROBLEMS[name], kind, 2, {})["u"]
+        assert field.chunks[:2] == ((1, 1), (frames,) * (64 // frames))
+
+
 def test_other_data_in_the_folder_are_left_alone(small, tmp_path):
     write_problem("grf", tmp_path / "grf", cases=(2, 1, 1), progress=False)
     before = opened(tmp_path / "grf", "fine").load()
