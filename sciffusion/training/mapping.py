@@ -16,7 +16,7 @@ from sciffusion.diffusion.distillation import (
     OneStepCRPS,
     ProgressiveDistillation,
 )
-from sciffusion.diffusion.flowmap import DenoiserMap, FlowMap
+from sciffusion.diffusion.flowmap import FlowMap, HeunMap
 from sciffusion.diffusion.noises import heavy_tails
 from sciffusion.diffusion.objectives import almost_fair_crps
 from sciffusion.diffusion.sigmas import NoiseRange, karras
@@ -97,7 +97,11 @@ class FlowMapModule(StageModule):
     # --- progressive rounds: the student becomes the next teacher
 
     def master(self) -> tuple[FlowMap, Any]:
-        """Who is to be matched now, and its grid."""
+        """Who is to be matched now, and its grid.
+
+        The teacher takes Heun's steps: Euler's, of which the paper takes 1024, lose 15 to 25 % of every scale's power
+        in 32, and so would a student that matched them perfectly.
+        """
         teacher = self.teacher
         assert teacher is not None
         grid, rounds = progressive_grid(teacher, self.stage.settings.sampler.steps)
@@ -105,7 +109,7 @@ class FlowMapModule(StageModule):
         if wanted > self._round:
             self._promote(self.stage.denoiser.state_dict())
             self._round = wanted
-        return self._master or DenoiserMap(teacher.denoiser), grid[:: 2**self._round]
+        return self._master or HeunMap(teacher.denoiser), grid[:: 2**self._round]
 
     def _promote(self, weights: dict[str, Any]) -> None:
         """Make a fixed copy of the student with ``weights`` the teacher."""
