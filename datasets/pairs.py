@@ -9,7 +9,6 @@ import xarray as xr
 from sciffusion import config
 from sciffusion.datasets.align import extra_dims, served, split_cases, with_predecessors
 from sciffusion.datasets.example import example_path
-from sciffusion.datasets.memory import available_memory
 from sciffusion.datasets.region import cut_to
 from sciffusion.errors import SciffusionError
 from sciffusion.fields.axes import cyclic_columns
@@ -20,6 +19,7 @@ from sciffusion.fields.grid import Grid
 from sciffusion.fields.open import check_overlap, open_source
 from sciffusion.fields.roles import find_axis, role_of
 from sciffusion.fields.template import FieldInfo, Template
+from sciffusion.memory import available_memory
 
 __all__ = ["ExperimentData", "open_experiment"]
 

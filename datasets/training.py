@@ -13,11 +13,11 @@ from sciffusion import config
 from sciffusion.conditioners.base import Conditioner, Window
 from sciffusion.datasets.augment import OFF_GRID, augment, signs_of
 from sciffusion.datasets.draws import Draw, DrawSpace
-from sciffusion.datasets.memory import available_memory
 from sciffusion.datasets.pairs import ExperimentData
 from sciffusion.fields.cases import select
 from sciffusion.fields.codec import FieldCodec
 from sciffusion.fields.statistics import fold_of
+from sciffusion.memory import available_memory
 
 __all__ = ["Cache", "TrainingCases"]
 

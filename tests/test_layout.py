@@ -12,7 +12,8 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "sciffusion"
 # Leaves first: a room imports only what stands before it, or itself.
 ROOMS = (
-    *("errors", "durations", "stopping", "boundary", "caches", "context", "noise", "operators", "model_folder"),
+    *("errors", "durations", "stopping", "boundary", "caches", "memory"),
+    *("context", "noise", "operators", "model_folder"),
     *("registry", "recipes", "yamltext", "settings", "stage_settings", "config"),
     *("diffusion", "networks", "execution", "fields", "conditioners", "datasets", "evaluation", "stages"),
     *("emulator", "rollout", "training", "generation", "cli"),
@@ -26,6 +27,7 @@ ONLY = {
     "stopping": set(),
     "boundary": set(),
     "caches": set(),
+    "memory": set(),
     "noise": {"numpy"},
     "registry": set(),
     "recipes": {"yaml"},

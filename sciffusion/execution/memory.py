@@ -1,16 +1,15 @@
 """How many samples fit: the memory of a call, the memory that is free, the micro-batch that follows."""
 
-import os
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+
+from sciffusion.memory import available_memory
 
 __all__ = ["free_bytes", "microbatch", "peak_bytes"]
 
@@ -49,17 +48,7 @@ def free_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return int(free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device))
-    limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
-    with suppress(OSError, StopIteration, ValueError):
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        limits.append(1024 * int(next(line for line in lines if line.startswith("MemAvailable")).split()[1]))
-    for root, most, used in (
-        ("/sys/fs/cgroup", "memory.max", "memory.current"),
-        ("/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes"),
-    ):
-        with suppress(OSError, ValueError):  # "max" stands for no limit
-            limits.append(int(Path(root, most).read_text()) - int(Path(root, used).read_text()))
-    return max(0, min(limits))
+    return available_memory()
 
 
 class _Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]

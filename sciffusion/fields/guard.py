@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from zarr.storage import LocalStore
 
 from sciffusion.errors import SciffusionError
-from sciffusion.execution.memory import free_bytes
+from sciffusion.memory import available_memory
 
 __all__ = ["GuardedStore", "check_zarr", "frame_bytes", "half_of_memory", "require_inside"]
 
@@ -112,7 +111,7 @@ def _axis_bytes(array: Mapping[str, Any]) -> int:
 
 def half_of_memory() -> int:
     """Bytes that opening a store may take at most."""
-    return free_bytes(torch.device("cpu")) // 2
+    return available_memory() // 2
 
 
 class GuardedStore(LocalStore):

@@ -11,9 +11,9 @@ from torch import Tensor
 from sciffusion import registry
 from sciffusion.conditioners.base import Conditioner
 from sciffusion.errors import SciffusionError
-from sciffusion.execution.memory import free_bytes
 from sciffusion.fields.codec import FieldCodec
 from sciffusion.fields.grid import Grid
+from sciffusion.memory import available_memory
 from sciffusion.stages.base import Parts, Stage
 
 __all__ = ["stage_from_state", "state_of"]
@@ -68,7 +68,7 @@ def _parts(entry: Mapping[str, Any], tensors: Mapping[str, Tensor], earlier: Map
 def _require_room(name: str, channels: int, grid: Grid) -> None:
     """Refuse a grid that this machine's memory cannot hold a few fields of, before any is made."""
     size = 4 * channels * prod(grid.shape)
-    if size > free_bytes(torch.device("cpu")) // 4:
+    if size > available_memory() // 4:
         what = f"stage {name!r} has fields of {size / 2**30:.1f} GiB"
         raise SciffusionError(what, "use a machine with more memory; do not use a model that you do not trust")
 

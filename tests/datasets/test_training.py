@@ -11,12 +11,12 @@ from sciffusion import config, registry
 from sciffusion.conditioners.base import Training
 from sciffusion.datasets import StepSampler, TrainingCases, open_experiment
 from sciffusion.datasets.draws import Draw, DrawSpace
-from sciffusion.datasets.memory import available_memory
 from sciffusion.datasets.resident import Resident
 from sciffusion.errors import SciffusionError
 from sciffusion.fields.fit import fit_codec
 from sciffusion.fields.grid import Grid
 from sciffusion.fields.variables import stack, target_variables
+from sciffusion.memory import available_memory
 from tests.datasets.conftest import globe, settings, write
 
 STILL = {"roll": (0, 0), "mirror": (False, False)}

@@ -43,6 +43,15 @@ def test_the_micro_batch_is_the_largest_power_of_two_that_fits(monkeypatch):
     assert microbatch(call, CPU, most=64, share=1e-3) == 1
 
 
+def test_a_container_leaves_less_than_the_machine(tmp_path, monkeypatch):
+    for name, value in (("memory.max", "3000"), ("memory.current", "1000")):
+        (tmp_path / name).write_text(value)
+    monkeypatch.setattr("sciffusion.memory.GROUPS", ((str(tmp_path), "memory.max", "memory.current"),))
+    assert free_bytes(CPU) == 2000
+    (tmp_path / "memory.max").write_text("max")
+    assert free_bytes(CPU) > 2000
+
+
 def test_free_memory_is_below_what_the_machine_has():
     with open("/proc/meminfo") as file:
         total = 1024 * int(file.readline().split()[1])
