@@ -11,7 +11,7 @@ import xarray as xr
 
 from sciffusion import config
 from sciffusion.conditioners.previous import Previous
-from sciffusion.emulator import DEFAULT_BATCH, Drawing, Emulator
+from sciffusion.emulator import DEFAULT_BATCH, Drawing, Emulator, member_numbers
 from sciffusion.errors import SciffusionError
 from sciffusion.fields.cases import Case, encode_label
 from sciffusion.stages.items import Item
@@ -56,10 +56,13 @@ def forecast_steps(
     ``conditions`` are the data of conditions other than the earlier states, at the times forecast; ``options`` those of
     `Emulator.sample`.
 
-    Raises SciffusionError for an emulator that takes no earlier states, and for too few of them.
+    Raises SciffusionError for an emulator that takes no earlier states, for too few of them, for no or repeated members
+    and for no steps.
     """
+    numbers = member_numbers(members)
+    if steps < 1:
+        raise SciffusionError(f"steps {steps}", "give 1 or more times ahead")
     previous = _previous(emulator)
-    numbers = list(range(members)) if isinstance(members, int) else list(members)
     place = emulator.ready(**options)
     size = options.get("batch_size") or DEFAULT_BATCH.get(place.type, 4)
     seed, sampler = options.get("seed", 0), emulator.sampler(options.get("sampler"))

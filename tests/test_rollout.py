@@ -82,6 +82,19 @@ def test_the_command_line_forecasts(run, tmp_path, capsys):
     assert "exists" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("option", "value"), [("--members", v) for v in ("0", "3,3", "-2", "5-3")] + [("--steps", "0")]
+)
+def test_members_and_steps_that_are_none_are_refused_with_what_to_give(run, tmp_path, capsys, option, value):
+    options = {"--initial": run.experiment.target.source.paths[0], "--steps": "2", "--device": "cpu", option: value}
+    words = [f"{name}={text}" for name, text in options.items()]
+    assert main(["forecast", str(run.folder), *words, "-o", str(tmp_path / "f.nc")]) == 2
+    what, mend = capsys.readouterr().err.splitlines()
+    assert what.startswith(f"sciffusion forecast: {option[2:]}")
+    assert mend.startswith("  -> give")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_emulator_that_does_not_look_back_does_not_forecast(tmp_path):
     made = toy(tmp_path, "edm")
     stages, data = made.build()

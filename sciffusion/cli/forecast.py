@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
     from sciffusion.generation.heldout import open_conditions
     from sciffusion.rollout import forecast, time_dim
 
-    path = Path(args.output)
+    path, members = Path(args.output), parse_members(args.members)
     if path.exists() and not args.overwrite:
         raise SciffusionError(f"{path} exists", "give another name with -o, or --overwrite")
     emulator, initial = load(args.model), open_source(Source(paths=args.initial))
@@ -44,9 +44,7 @@ def run(args: argparse.Namespace) -> int:
     given = open_conditions(args.conditions) if args.conditions else {}
     if not isinstance(given, dict):
         raise SciffusionError("--conditions without names", "write name=path")
-    whole = forecast(
-        emulator, initial, args.steps, parse_members(args.members), conditions=given, seed=args.seed, device=args.device
-    )
+    whole = forecast(emulator, initial, args.steps, members, conditions=given, seed=args.seed, device=args.device)
     partial = path.with_name(path.name + ".part")
     whole.to_netcdf(partial, engine="netcdf4")
     partial.replace(path)
