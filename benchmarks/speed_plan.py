@@ -6,6 +6,7 @@ A file of results is {machine: {"rows": {name: row}}}; that of part i of n lies 
 import json
 import os
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from speed_rows import Row
@@ -33,22 +34,25 @@ def expected(row: Row, known: Rows) -> float:
     if row.task == "train":
         return TRAIN_START + 3.5 * call * (60 if row.side > 64 else 250)
     calls = 36 if row.task == "sample" else 1  # a sample's, and as long again by themselves
-    return START + max(2.0, 12 * calls * call)
+    return START + max(2.0, (12 if call < 2 else 6) * calls * call)
 
 
 def share(rows: Iterable[Row], part: int, parts: int, known: Rows, jobs: int) -> list[Row]:
     """Those of ``rows`` that part ``part`` of ``parts`` measures, in their order.
 
-    Rows of one compiled code stay together; each group goes to the part with the least to do so far, so that parts
-    are as long as each other at whatever row they stop.
+    Rows of one compiled code stay together, and so do ways to train one network, which are compared; each group goes
+    to the part with the least to do so far, so that parts are as long as each other at whatever row they stop.
     """
     groups: dict[object, list[Row]] = {}
     for row in rows:
-        groups.setdefault(row.compiled or row, []).append(row)
+        training = row.task == "train" and replace(row, mode="")
+        groups.setdefault(training or row.compiled or row, []).append(row)
     spent, mine = [0.0] * parts, set()
     for group in groups.values():
         chosen = spent.index(min(spent))
-        spent[chosen] += sum(expected(row, known) for row in group) + compile_seconds(group[0]) / max(jobs, 1)
+        codes = {row.compiled: row for row in group}.values()
+        compiling = sum(compile_seconds(row) for row in codes) / max(jobs, 1)
+        spent[chosen] += sum(expected(row, known) for row in group) + compiling
         mine |= set(group) if chosen == part else set()
     return [row for row in rows if row in mine]
 

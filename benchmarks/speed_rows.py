@@ -24,10 +24,14 @@ class Row:
     def compiled(self) -> tuple | None:
         """What rows of the same compiled code have in common."""
         if self.task == "train":
-            mode = {"lightning": None, "bare-graphs": "bare"}.get(self.mode, self.mode)
-            return mode and (mode, self.network, self.side, self.batch)
+            return None if self.mode == "lightning" else (self.mode, self.network, self.side, self.batch)
         what = "sample" if self.task == "sample" else "call"
         return (what, self.network, self.side, self.batch) if "compiled" in self.mode else None
+
+    @property
+    def solo(self) -> bool:
+        """Whether it asks for all of the device's memory, so that nothing else may hold any."""
+        return self.side >= 4096
 
 
 def rows(toy: bool, train: bool) -> Iterator[Row]:
@@ -66,7 +70,7 @@ def _train_rows() -> Iterator[Row]:
 
 def _grid_rows() -> Iterator[Row]:
     """Memory and time as the grid grows; the largest ones are not expected to fit."""
-    whole, tiled = (128, 256, 512, 1024, 2048, 4096, 5120, 6144, 8192), (1024, 2048, 4096, 8192, 16384)
+    whole, tiled = (128, 256, 512, 1024, 2048, 4096, 6144, 8192), (1024, 2048, 8192, 16384)
     yield from (Row("grid", "unet-50", side, 1, "bf16") for side in whole)
     yield from (Row("grid", "unet-50", side, 1, "tiled") for side in tiled)
 
