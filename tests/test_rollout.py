@@ -90,7 +90,8 @@ def test_members_and_steps_that_are_none_are_refused_with_what_to_give(run, tmp_
     words = [f"{name}={text}" for name, text in options.items()]
     assert main(["forecast", str(run.folder), *words, "-o", str(tmp_path / "f.nc")]) == 2
     what, mend = capsys.readouterr().err.splitlines()
-    assert what.startswith(f"sciffusion forecast: {option[2:]}")
+    assert what.startswith("sciffusion forecast: ")
+    assert option[2:] in what
     assert mend.startswith("  -> give")
     assert list(tmp_path.iterdir()) == []
 
