@@ -60,13 +60,12 @@ class Crew:
         self._end()
 
     def _begin(self, place: Place) -> bool:
-        """Start what there is room for; whether anything was."""
-        begun = False
-        while len(self._on(place)) < self.args.jobs and (row := self.next(place)):
+        """Start a row where there is room for one, so that places take turns; whether one was."""
+        row = self.next(place) if len(self._on(place)) < self.args.jobs else None
+        if row is not None:
             self.waiting.remove(row)
             self.running[row] = self._start(row, place), place
-            begun = True
-        return begun
+        return row is not None
 
     def _on(self, place: Place) -> list[Row]:
         return [row for row, (_, where) in self.running.items() if where == place]
