@@ -70,10 +70,10 @@ def _check(denoiser: Denoiser, plan: Plan, noise: Noise | None) -> None:
 def levels(plan: Plan, x: Tensor) -> Tensor:
     """The level of every call for every sample, (calls, batch), on the device and in the dtype of x.
 
-    Copied once, without waiting for what the device still has to do.
+    Copied once, without waiting for what the device still has to do; contiguous, as recorded calls have it.
     """
     sigma = torch.as_tensor(plan.sigma, dtype=x.dtype).to(x.device, non_blocking=True)
-    return sigma[:, None].expand(-1, x.shape[0])
+    return sigma[:, None].repeat(1, x.shape[0])
 
 
 def integrate(
