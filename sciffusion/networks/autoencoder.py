@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from sciffusion.boundary import Boundary
 from sciffusion.errors import SciffusionError
 from sciffusion.networks.blocks import PreservingBlock, Stack
+from sciffusion.networks.bounded import Bounded
 from sciffusion.networks.layers import Conv, Linear, upsample
 from sciffusion.networks.mlp import summary
-from sciffusion.networks.padding import check
 from sciffusion.networks.patches import fold, unfold
 from sciffusion.stage_settings import AutoencoderSettings
 
@@ -26,7 +26,7 @@ __all__ = ["Autoencoder"]
 SPREAD = (-20.0, 10.0)  # log variances of the code are kept within
 
 
-class Autoencoder(nn.Module):
+class Autoencoder(Bounded):
     """``encode`` fields (batch, channel, *grid) to the mean and log variance of the code, ``decode`` a code.
 
     The code is (batch, latent, *ceil(grid / factor)), or (batch, vector, 1) where ``settings.vector`` is set.
@@ -35,10 +35,9 @@ class Autoencoder(nn.Module):
     def __init__(
         self, channels: int, *, rank: int, boundary: Sequence[Boundary], settings: AutoencoderSettings
     ) -> None:
-        super().__init__()
-        self.rank, self.settings = rank, settings
+        super().__init__(rank, boundary)
+        self.settings = settings
         _check_shortcuts(settings, rank)
-        self.boundary = tuple(boundary)
         widths = self.widths = [settings.channels * factor for factor in settings.multipliers]
         self.stem = Conv(channels, widths[0], rank, normalised=True)
         self.encoder = nn.ModuleList(self._stack(width) for width in widths)
@@ -71,16 +70,6 @@ class Autoencoder(nn.Module):
             attention=False,
             token_features=0,
         )
-
-    @property
-    def boundary(self) -> tuple[Boundary, ...]:
-        """Boundary names, one per grid axis."""
-        return self._boundary
-
-    @boundary.setter
-    def boundary(self, names: Sequence[Boundary]) -> None:
-        check(names, self.rank)
-        self._boundary = tuple(names)
 
     @property
     def factor(self) -> int:

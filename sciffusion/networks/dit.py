@@ -15,9 +15,9 @@ from sciffusion.context import Context
 from sciffusion.errors import SciffusionError
 from sciffusion.networks.attention import TokenAttention, attend_heads, unit
 from sciffusion.networks.blocks import Embedding
+from sciffusion.networks.bounded import Bounded
 from sciffusion.networks.inputs import gather
 from sciffusion.networks.layers import Fourier, Linear, bake
-from sciffusion.networks.padding import check
 from sciffusion.networks.patches import fold, unfold
 from sciffusion.networks.positions import rotate, turns
 from sciffusion.networks.windows import Windows
@@ -26,7 +26,7 @@ from sciffusion.stage_settings import DiTSettings
 __all__ = ["DiT"]
 
 
-class DiT(nn.Module):
+class DiT(Bounded):
     """Transformer over patches of cells.
 
     Parameters
@@ -55,15 +55,14 @@ class DiT(nn.Module):
         token_features: int = 0,
         settings: DiTSettings | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(rank, boundary)
         settings = settings or DiTSettings()
         if settings.width % (2 * settings.heads):
             raise SciffusionError(
                 f"width {settings.width} cannot be split into {settings.heads} heads of even width",
                 "make width a multiple of 2 x heads",
             )
-        self.rank, self.settings, self.context_channels = rank, settings, context_channels
-        self.boundary = tuple(boundary)
+        self.settings, self.context_channels = settings, context_channels
         cells, width = settings.patch**rank, settings.width
         self.fourier = Fourier(settings.embedding // 2)
         self.embedding = Embedding(settings.embedding // 2, vector_features, settings.embedding, normalised=False)
@@ -71,16 +70,6 @@ class DiT(nn.Module):
         self.blocks = nn.ModuleList(TransformerBlock(settings, token_features) for _ in range(settings.depth))
         self.modulation = Linear(settings.embedding, 2 * width, normalised=False, zero=True)
         self.head = Linear(width, out_channels * cells, normalised=False, zero=True)
-
-    @property
-    def boundary(self) -> tuple[Boundary, ...]:
-        """Boundary names, one per grid axis."""
-        return self._boundary
-
-    @boundary.setter
-    def boundary(self, names: Sequence[Boundary]) -> None:
-        check(names, self.rank)
-        self._boundary = tuple(names)
 
     def forward(self, x: Tensor, c_noise: Tensor, cond: Context | None = None) -> Tensor:
         """Answer (batch, out_channels, *grid) to x (batch, in_channels, *grid) at noise label c_noise (batch,).

@@ -17,16 +17,16 @@ from sciffusion.boundary import Boundary
 from sciffusion.context import Context
 from sciffusion.errors import SciffusionError
 from sciffusion.networks.blocks import ClassicBlock, Embedding, PreservingBlock, Stack
+from sciffusion.networks.bounded import Bounded
 from sciffusion.networks.inputs import gather
 from sciffusion.networks.layers import Conv, Fourier, bake, upsample
-from sciffusion.networks.padding import check
 from sciffusion.networks.patches import fold, unfold
 from sciffusion.stage_settings import UNetSettings
 
 __all__ = ["UNet"]
 
 
-class UNet(nn.Module):
+class UNet(Bounded):
     """Encoder and decoder of residual blocks with one skip per level.
 
     Parameters
@@ -55,10 +55,9 @@ class UNet(nn.Module):
         token_features: int = 0,
         settings: UNetSettings | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(rank, boundary)
         settings = settings or UNetSettings()
-        self.rank, self.settings = rank, settings
-        self.boundary = tuple(boundary)
+        self.settings = settings
         self.context_channels = context_channels
         preserving = settings.style == "magnitude-preserving"
         widths = [settings.channels * factor for factor in settings.multipliers]
@@ -90,16 +89,6 @@ class UNet(nn.Module):
         self.merge = nn.ModuleList(conv(2 * width, width, kernel=1) for width in widths[:-1])
         self.decoder = nn.ModuleList(stack(level, norm=False) for level in range(len(widths) - 1))
         self.head = Conv(widths[0], out_channels * cells, rank, normalised=False, zero=True)
-
-    @property
-    def boundary(self) -> tuple[Boundary, ...]:
-        """Boundary names, one per grid axis."""
-        return self._boundary
-
-    @boundary.setter
-    def boundary(self, names: Sequence[Boundary]) -> None:
-        check(names, self.rank)
-        self._boundary = tuple(names)
 
     def forward(self, x: Tensor, c_noise: Tensor, cond: Context | None = None) -> Tensor:
         """Answer (batch, out_channels, *grid) to x (batch, in_channels, *grid) at noise label c_noise (batch,).

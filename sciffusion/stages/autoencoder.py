@@ -10,10 +10,8 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from sciffusion import config
-from sciffusion.conditioners.base import Conditioner
-from sciffusion.fields.codec import FieldCodec
 from sciffusion.networks.autoencoder import Autoencoder
-from sciffusion.stages.base import Stage
+from sciffusion.stages.base import Parts
 from sciffusion.stages.networked import NetworkStage
 
 __all__ = ["AutoencoderStage"]
@@ -28,15 +26,9 @@ class AutoencoderStage(NetworkStage):
     settings: config.AutoencoderStage
     settings_type: ClassVar[type[config.Settings]] = config.AutoencoderStage
 
-    def __init__(
-        self,
-        settings: config.AutoencoderStage,
-        codec: FieldCodec,
-        conditioners: Mapping[str, Conditioner],
-        earlier: Mapping[str, Stage] | None = None,
-    ) -> None:
-        super().__init__(settings, codec, conditioners, earlier)
-        grid = codec.grid
+    def __init__(self, settings: config.AutoencoderStage, parts: Parts) -> None:
+        super().__init__(settings, parts)
+        codec, grid = parts.codec, parts.codec.grid
         self.network = Autoencoder(
             len(codec.channels), rank=grid.rank, boundary=grid.boundary(), settings=settings.network
         )

@@ -7,7 +7,7 @@ their ``truth`` is for the batch. All stages of a chain share one codec.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
 from typing import Any, ClassVar, Self
@@ -37,7 +37,7 @@ class Parts:
 
     codec: FieldCodec
     conditioners: Mapping[str, Conditioner]
-    earlier: Mapping[str, "Stage"]
+    earlier: Mapping[str, "Stage"] = field(default_factory=dict)
 
 
 class Stage(nn.Module):

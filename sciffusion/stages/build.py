@@ -4,7 +4,7 @@ Everything that is measured (codec, noise range, normalisation of conditions) is
 """
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import repeat
 from math import prod
 from typing import Any, Literal
@@ -22,8 +22,7 @@ from sciffusion.fields.fit import fit_codec
 from sciffusion.fields.grid import Grid
 from sciffusion.fields.statistics import fold_of
 from sciffusion.fields.variables import channel_coords, stack, target_variables
-from sciffusion.stages.autoencoder import AutoencoderStage
-from sciffusion.stages.base import Stage
+from sciffusion.stages.base import Parts, Stage
 from sciffusion.stages.constraint import CoarseConstraint
 from sciffusion.stages.denoiser import DenoiserStage
 from sciffusion.stages.framed import frame_of
@@ -31,7 +30,6 @@ from sciffusion.stages.items import Window
 from sciffusion.stages.levels import fitted_range
 from sciffusion.stages.measure import bounds, measure, spread
 from sciffusion.stages.networked import NetworkStage
-from sciffusion.stages.regression import RegressionStage
 
 __all__ = ["build_stage"]
 
@@ -53,7 +51,10 @@ def build_stage(
     else:
         coarse: Any = conditioners.get(settings.baseline or "")
         codec = _codec(experiment, data, cases, settings.shrinkage, coarse)
-    return _BUILDERS[settings.kind](settings, experiment, data, codec, conditioners, earlier)
+    parts = Parts(codec, conditioners, earlier)
+    if isinstance(settings, config.DenoiserStage | config.FlowMapStage):
+        return _build_denoiser(settings, experiment, data, parts)
+    return registry.get("stages", settings.kind)(settings, parts)
 
 
 def _conditioners(
@@ -84,61 +85,29 @@ def _names(settings: config.Stage, experiment: config.Experiment) -> list[str]:
     return [name for name in experiment.conditions if name in wanted or "*" in wanted]
 
 
-def _build_regression(
-    settings: config.RegressionStage,
-    experiment: config.Experiment,
-    data: ExperimentData,
-    codec: FieldCodec,
-    conditioners: Mapping[str, Conditioner],
-    earlier: Mapping[str, Stage],
-) -> RegressionStage:
-    return RegressionStage(settings, codec, conditioners, earlier)
-
-
 def _build_denoiser(
     settings: config.DenoiserStage | config.FlowMapStage,
     experiment: config.Experiment,
     data: ExperimentData,
-    codec: FieldCodec,
-    conditioners: Mapping[str, Conditioner],
-    earlier: Mapping[str, Stage],
+    parts: Parts,
 ) -> DenoiserStage:
     constraint = None
     if settings.constraint is not None:
-        known: dict[str, Any] = {n: c for stage in earlier.values() for n, c in stage.conditioners.items()}
-        constraint = _constraint((known | dict(conditioners))[settings.constraint], codec)
-    frame, leading_rms = frame_of(settings, codec, earlier), codec.leading_rms
+        known: dict[str, Any] = {n: c for stage in parts.earlier.values() for n, c in stage.conditioners.items()}
+        constraint = _constraint((known | dict(parts.conditioners))[settings.constraint], parts.codec)
+    frame, leading_rms = frame_of(settings, parts), parts.codec.leading_rms
     if not frame.plain:
-        measured = measure(experiment, data, frame, NetworkStage(settings, codec, conditioners, earlier))
+        measured = measure(experiment, data, frame, NetworkStage(settings, parts))
         frame.cpu().set(measured)
         leading_rms = measured.leading_rms
     levels = fitted_range(settings.noise, leading_rms)
     kind: type[DenoiserStage] = registry.get("stages", settings.kind)
-    stage = kind(settings, codec, conditioners, levels, constraint, earlier, frame)
+    stage = kind(settings, parts, levels, constraint, frame)
     stage.check_noise()
     if settings.sampler.threshold is not None and stage.bounds is not None:
         found = bounds(experiment, data, stage, settings.sampler.threshold)
         stage.cpu().bounds = found
     return stage
-
-
-def _build_autoencoder(
-    settings: config.AutoencoderStage,
-    experiment: config.Experiment,
-    data: ExperimentData,
-    codec: FieldCodec,
-    conditioners: Mapping[str, Conditioner],
-    earlier: Mapping[str, Stage],
-) -> AutoencoderStage:
-    return AutoencoderStage(settings, codec, conditioners, earlier)
-
-
-_BUILDERS: dict[str, Callable[..., Stage]] = {
-    "autoencoder": _build_autoencoder,
-    "denoiser": _build_denoiser,
-    "flowmap": _build_denoiser,
-    "regression": _build_regression,
-}
 
 
 def _constraint(coarse: CoarseField, codec: FieldCodec) -> CoarseConstraint:

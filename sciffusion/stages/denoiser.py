@@ -17,7 +17,6 @@ import xarray as xr
 from torch import Tensor
 
 from sciffusion import config
-from sciffusion.conditioners.base import Conditioner
 from sciffusion.context import Context
 from sciffusion.diffusion import sampling, sigmas, solvers
 from sciffusion.diffusion.denoiser import Denoiser
@@ -27,10 +26,9 @@ from sciffusion.diffusion.noises import require_gaussian
 from sciffusion.errors import SciffusionError
 from sciffusion.execution.transfer import to_device
 from sciffusion.fields.cases import Case
-from sciffusion.fields.codec import FieldCodec
 from sciffusion.noise import NoiseKey, normal
 from sciffusion.stages import levels
-from sciffusion.stages.base import Parts, Stage
+from sciffusion.stages.base import Parts
 from sciffusion.stages.constraint import CoarseConstraint
 from sciffusion.stages.frame import Frame
 from sciffusion.stages.framed import FramedStage
@@ -50,14 +48,12 @@ class DenoiserStage(FramedStage):
     def __init__(
         self,
         settings: config.DenoiserStage | config.FlowMapStage,
-        codec: FieldCodec,
-        conditioners: Mapping[str, Conditioner],
+        parts: Parts,
         noise_range: sigmas.NoiseRange,
         constraint: CoarseConstraint | None = None,
-        earlier: Mapping[str, Stage] | None = None,
         frame: Frame | None = None,
     ) -> None:
-        super().__init__(settings, codec, conditioners, earlier, frame)
+        super().__init__(settings, parts, frame)
         self.noise_range = noise_range
         self.constraint = constraint
         self.path = levels.path_of(settings.noise, noise_range.sigma_min, noise_range.sigma_max)
@@ -191,14 +187,7 @@ class DenoiserStage(FramedStage):
         """Rebuild from `describe`."""
         constraint = entry["constraint"] and CoarseConstraint.from_json(entry["constraint"], parts.codec)
         settings: Any = cls.settings_type.model_validate(entry["settings"])
-        return cls(
-            settings,
-            parts.codec,
-            parts.conditioners,
-            sigmas.NoiseRange.from_json(entry["noise_range"]),
-            constraint or None,
-            parts.earlier,
-        )
+        return cls(settings, parts, sigmas.NoiseRange.from_json(entry["noise_range"]), constraint or None)
 
 
 def _right_side(constraint: CoarseConstraint, case: Prepared) -> Tensor:

@@ -20,6 +20,7 @@ from sciffusion.diffusion.flowmap import DenoiserMap, FlowMap, NetworkMap, sampl
 from sciffusion.diffusion.noises import require_gaussian
 from sciffusion.diffusion.sampling import Noise, start_sd
 from sciffusion.execution.transfer import to_device
+from sciffusion.stages.base import Parts
 from sciffusion.stages.denoiser import DenoiserStage
 from sciffusion.stages.items import Item
 
@@ -101,15 +102,8 @@ class FlowMapStage(DenoiserStage):
 
         A student that is told where a step ends starts without heeding it.
         """
-        student = cls(
-            settings,
-            teacher.codec,
-            dict(teacher.conditioners.items()),
-            teacher.noise_range,
-            teacher.constraint,
-            teacher.earlier,
-            teacher.frame,
-        )
+        parts = Parts(teacher.codec, dict(teacher.conditioners.items()), teacher.earlier)
+        student = cls(settings, parts, teacher.noise_range, teacher.constraint, teacher.frame)
         student.check_noise()
         own, given = student.state_dict(), teacher.state_dict()
         student.load_state_dict({name: _fitted(value, given.get(name)) for name, value in own.items()})

@@ -14,14 +14,12 @@ from torch import Tensor
 
 from sciffusion import config
 from sciffusion.boundary import Boundary
-from sciffusion.conditioners.base import Conditioner
 from sciffusion.context import Context
 from sciffusion.diffusion import parameterization
 from sciffusion.diffusion.denoiser import Denoiser, Masked, Preconditioned, Wrapper, expand
 from sciffusion.diffusion.tiling import Tiled, tile_boundary
 from sciffusion.execution.transfer import to_device
-from sciffusion.fields.codec import FieldCodec
-from sciffusion.stages.base import Stage
+from sciffusion.stages.base import Parts
 from sciffusion.stages.frame import Frame
 from sciffusion.stages.items import Item
 from sciffusion.stages.networked import NetworkStage, without_output
@@ -42,10 +40,10 @@ class Learned:
     valid: Tensor | None
 
 
-def frame_of(settings: Any, codec: FieldCodec, earlier: Mapping[str, Stage]) -> Frame:
+def frame_of(settings: Any, parts: Parts) -> Frame:
     """The frame that the settings describe, with nothing measured yet."""
-    baseline = without_output(settings.baseline) if earlier and settings.baseline else None
-    return Frame(space_of(settings, codec, earlier), baseline)
+    baseline = without_output(settings.baseline) if parts.earlier and settings.baseline else None
+    return Frame(space_of(settings, parts.codec, parts.earlier), baseline)
 
 
 class FramedStage(NetworkStage):
@@ -56,13 +54,11 @@ class FramedStage(NetworkStage):
     def __init__(
         self,
         settings: config.DenoiserStage | config.FlowMapStage,
-        codec: FieldCodec,
-        conditioners: Mapping[str, Conditioner],
-        earlier: Mapping[str, Stage] | None = None,
+        parts: Parts,
         frame: Frame | None = None,
     ) -> None:
-        super().__init__(settings, codec, conditioners, earlier)
-        self.frame = frame or frame_of(settings, codec, self.earlier)
+        super().__init__(settings, parts)
+        self.frame = frame or frame_of(settings, parts)
         network = self.make_network(self.frame.space, features=self.label_features(settings))
         self.parameterization = parameterization.by_name(settings.parameterization)
         self.denoiser = Masked(Preconditioned(network, self.parameterization, dof=settings.noise.dof or math.inf))

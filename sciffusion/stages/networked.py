@@ -13,7 +13,6 @@ from sciffusion.context import Context
 from sciffusion.errors import SciffusionError
 from sciffusion.execution.accelerate import Accelerated, Execution, accelerate
 from sciffusion.execution.transfer import to_device
-from sciffusion.fields.codec import FieldCodec
 from sciffusion.networks.layers import unbake
 from sciffusion.stages.base import Parts, Stage
 from sciffusion.stages.frame import Space
@@ -41,14 +40,8 @@ class NetworkStage(Stage):
     settings_type: ClassVar[type[config.Settings]]
     direct: ClassVar[bool] = False  # whether one answer of a network is the output itself; see `accelerate`
 
-    def __init__(
-        self,
-        settings: Any,
-        codec: FieldCodec,
-        conditioners: Mapping[str, Conditioner],
-        earlier: Mapping[str, Stage] | None = None,
-    ) -> None:
-        super().__init__(settings.name, codec, conditioners, earlier)
+    def __init__(self, settings: Any, parts: Parts) -> None:
+        super().__init__(settings.name, parts.codec, parts.conditioners, parts.earlier)
         self.settings = settings
         self.given = given_outputs(settings.inputs)
         self.execution: Execution | None = None
@@ -176,7 +169,7 @@ class NetworkStage(Stage):
     @classmethod
     def restore(cls, entry: Mapping[str, Any], parts: Parts) -> Self:
         """Rebuild from `describe`."""
-        return cls(cls.settings_type.model_validate(entry["settings"]), parts.codec, parts.conditioners, parts.earlier)
+        return cls(cls.settings_type.model_validate(entry["settings"]), parts)
 
 
 def _token_features(conditioners: Sequence[Conditioner]) -> int:

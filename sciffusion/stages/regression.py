@@ -12,10 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from sciffusion import config
-from sciffusion.conditioners.base import Conditioner
 from sciffusion.context import Context
-from sciffusion.fields.codec import FieldCodec
-from sciffusion.stages.base import Stage
+from sciffusion.stages.base import Parts
 from sciffusion.stages.frame import Space
 from sciffusion.stages.items import Item
 from sciffusion.stages.networked import NetworkStage
@@ -33,15 +31,9 @@ class RegressionStage(NetworkStage):
     settings: config.RegressionStage
     settings_type: ClassVar[type[config.Settings]] = config.RegressionStage
 
-    def __init__(
-        self,
-        settings: config.RegressionStage,
-        codec: FieldCodec,
-        conditioners: Mapping[str, Conditioner],
-        earlier: Mapping[str, Stage] | None = None,
-    ) -> None:
-        super().__init__(settings, codec, conditioners, earlier)
-        self.halves = nn.ModuleList(self.make_network(Space(codec)) for _ in range(HALVES))
+    def __init__(self, settings: config.RegressionStage, parts: Parts) -> None:
+        super().__init__(settings, parts)
+        self.halves = nn.ModuleList(self.make_network(Space(parts.codec)) for _ in range(HALVES))
 
     def networks(self) -> Sequence[Any]:
         """Both halves."""
