@@ -25,12 +25,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from zlib import crc32
 
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from speed_networks import NETWORKS
 from torch import Tensor
+from turbulence_table import PEER, table
 
 from sciffusion.context import Context
 from sciffusion.datasets.simulators import PROBLEMS
@@ -43,7 +45,6 @@ from sciffusion.execution.device import describe_device, resolve_device
 from sciffusion.networks.cost import flops, parameters
 from sciffusion.networks.resample import enlarge, pool
 
-PEER = "physicsnemo-songunet"
 RATE, RATES = 1e-3, {PEER: 5e-4}  # peak learning rates that are tried first
 NOISE = NoiseRange()
 LEVELS = np.geomspace(0.02, 80.0, 8)
@@ -110,6 +111,7 @@ def measure(name: str, rate: float, seed: int, fields: tuple[Fields, Fields], ar
     network = NETWORKS[name](channels, channels, grid)
     one = [torch.zeros(1, channels, *grid), torch.zeros(1), Context(channels=torch.zeros(1, channels, *grid))]
     result = {"parameters": parameters(network), "tflop_per_field": flops(network, *one) / 1e12}
+    result["fields"] = f"{crc32(training.residual.cpu().numpy()):08x}"  # which rows of a comparison have in common
     network = network.to(device, memory_format=torch.channels_last if gpu else torch.preserve_format).train()
     if gpu:
         network.compile(dynamic=False)
@@ -247,53 +249,6 @@ class Rows:
         path.write_text(json.dumps(row | {"date": datetime.now(UTC).date().isoformat()}, indent=1))
         print(path.stem, json.dumps(row), flush=True)
         return float(row["loss"])
-
-
-def table(folder: Path) -> str:
-    """Markdown: per network, rate and number of samples the losses of its seeds; below, differences from the peer."""
-    groups: dict[tuple, dict[int, dict]] = {}
-    for path in sorted(folder.glob("*.json")):
-        row = json.loads(path.read_text())
-        groups.setdefault((row["samples"], row["network"], row["rate"]), {})[row["seed"]] = row
-    lines = [
-        "| network | rate | samples | parameters | TFLOP/field | samples/s | loss by seed | mean (sd) |",
-        f"|{'---|' * 8}",
-    ]
-    for (samples, name, rate), found in sorted(groups.items(), key=lambda group: np.mean(_losses(group[1]))):
-        one, losses = next(iter(found.values())), ", ".join(f"{loss:.4f}" for loss in _losses(found))
-        size = f"{one['parameters'] / 1e6:.1f} M | {one['tflop_per_field']:.3f}"
-        speed = f"{max(row['samples_per_s'] for row in found.values()):.0f}"
-        lines.append(f"| {name} | {rate:g} | {samples} | {size} | {speed} | {losses} | {_spread(_losses(found))} |")
-    return "\n".join([*lines, *differences(groups)])
-
-
-def differences(groups: dict[tuple, dict[int, dict]]) -> list[str]:
-    """Each network's loss less the peer's, of the same seeds, both at the rate with the most seeds, then the best."""
-    chosen: dict[tuple, dict[int, dict]] = {}
-    for (samples, name, _), found in groups.items():
-        other = chosen.get((samples, name), {})
-        if not other or (-len(found), np.mean(_losses(found))) < (-len(other), np.mean(_losses(other))):
-            chosen[samples, name] = found
-    lines = []
-    for (samples, name), found in sorted(chosen.items()):
-        peer = chosen.get((samples, PEER), {})
-        if name != PEER and (seeds := sorted({*found} & {*peer})):
-            apart = [found[seed]["loss"] - peer[seed]["loss"] for seed in seeds]
-            share = 100 * sum(apart) / sum(peer[seed]["loss"] for seed in seeds)
-            lines.append(
-                f"\n{name} less {PEER}, {samples} samples, seeds {', '.join(map(str, seeds))}: "
-                f"{_spread(apart)}, {share:+.1f} %; {sum(gap <= 0 for gap in apart)} of {len(apart)} no worse"
-            )
-    return lines
-
-
-def _losses(found: dict[int, dict]) -> list[float]:
-    return [found[seed]["loss"] for seed in sorted(found)]
-
-
-def _spread(values: list[float]) -> str:
-    """Mean and, of several, the standard deviation."""
-    return f"{np.mean(values):.4f}" + (f" ({np.std(values, ddof=1):.4f})" if len(values) > 1 else "")
 
 
 if __name__ == "__main__":
