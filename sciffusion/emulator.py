@@ -20,7 +20,7 @@ from sciffusion.errors import SciffusionError
 from sciffusion.execution.accelerate import Execution
 from sciffusion.execution.device import resolve_device
 from sciffusion.execution.limits import AllocationLimit
-from sciffusion.execution.precision import Precision
+from sciffusion.execution.precision import Precision, precision_name
 from sciffusion.fields.cf import CONVENTIONS, INDEPENDENT, member_coordinate
 from sciffusion.stages.base import Stage
 from sciffusion.stages.conditions import Cases, Check, Conditions, check_conditions
@@ -147,9 +147,10 @@ class Emulator:
         device
             "cpu", "cuda", "cuda:1"; None takes a GPU where there is one.
         precision
-            "auto": networks in bfloat16 where a GPU has units for it, otherwise in float32; "float32", "bfloat16".
+            "auto": networks in bfloat16 where a GPU has units for it, otherwise in float32; "float32", "bfloat16";
+            "fp8": bfloat16, but perceptrons of transformers in 8 bits, for GPUs that have units for it; see `compile`.
         compile
-            Whether to compile the networks: a minute at the start, for long jobs.
+            Whether to compile the networks: a minute at the start, for long jobs. Without it fp8 gains nothing.
         graphs
             Whether to record their calls as CUDA graphs (yes).
 
@@ -226,6 +227,10 @@ class Emulator:
         for stage in self.stages:
             stage.ready(place, execution)
         return place
+
+    def precision(self, name: Precision, device: torch.device) -> str:
+        """What ``name`` comes to for these networks on ``device``: float32, bfloat16, or fp8 where one runs in it."""
+        return precision_name(name, device, [network for stage in self.stages for network in stage.reduced()])
 
     def _checked(self, conditions: Conditions | Check, options: Drawing) -> Check:
         return conditions if isinstance(conditions, Check) else self.check(conditions, options.get("cases"))

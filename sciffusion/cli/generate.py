@@ -60,15 +60,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch-size", type=int, metavar="N", help="(case, member) items per network call")
     parser.add_argument(
         "--precision",
-        choices=["auto", "float32", "bfloat16"],
+        choices=["auto", "float32", "bfloat16", "fp8"],
         default="auto",
-        help="of the networks (auto: as the ensemble was begun, else bfloat16 on GPUs that have units for it)",
+        help="of the networks (auto: as the ensemble was begun, else bfloat16 on GPUs that have units for it; fp8: "
+        "perceptrons of transformers in 8 bits)",
     )
     parser.add_argument(
         "--compile",
         choices=["auto", "always", "never"],
         default="auto",
-        help="the networks (auto: as the ensemble was begun, else where a GPU has more than ten minutes to work)",
+        help="the networks (auto: as the ensemble was begun, else in fp8 and where a GPU has more than ten minutes to "
+        "work)",
     )
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: a GPU where there is one)")
     parser.add_argument(

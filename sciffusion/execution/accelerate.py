@@ -1,7 +1,7 @@
 """What a user gets by default at sampling time: the network in the form that its device runs fastest.
 
-bf16 on GPUs (float32 answers), baked weights in channels_last, a CUDA graph per shape, compilation where the job is
-long enough to pay for it; a clean fallback, and one line in the log that says why.
+bf16 on GPUs (float32 answers), fp8 where asked for, baked weights in channels_last, a CUDA graph per shape, compilation
+where the job is long enough to pay for it; a clean fallback, and one line in the log that says why.
 """
 
 import logging
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from sciffusion.caches import cache_folder
 from sciffusion.execution.cpu import tune_cpu
 from sciffusion.execution.graphs import Captured
-from sciffusion.execution.precision import Precision, autocast, resolve_precision, tf32
+from sciffusion.execution.precision import Precision, autocast, resolve_precision, runs_in_fp8, tf32
 from sciffusion.networks.layers import bake
 
 __all__ = ["Accelerated", "Execution", "accelerate"]
@@ -26,7 +26,7 @@ log = logging.getLogger("sciffusion")
 
 @dataclass(frozen=True)
 class Execution:
-    """How to run. In bfloat16 networks whose answer is the field itself stay float32 (TF32 on GPUs)."""
+    """How to run. In bfloat16 and fp8, networks whose answer is the field itself stay float32 (TF32 on GPUs)."""
 
     precision: Precision = "auto"
     compile: bool = False
@@ -53,9 +53,10 @@ def accelerate(
     network = network.to(device)
     dtype = resolve_precision(execution.precision, device)
     rounded = dtype != torch.float32
+    in_fp8 = execution.precision == "fp8" and not direct and runs_in_fp8(network, device)
     if direct:
         dtype = torch.float32
-    bake(network, dtype, channels_last=True)
+    bake(network, dtype, channels_last=True, in_fp8=in_fp8)
     return Accelerated(function or network, device, dtype, execution, allow_tf32=rounded)
 
 

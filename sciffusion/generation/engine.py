@@ -95,10 +95,11 @@ def generate(
         (case, member) items per network call; None takes that of the store, else what fits a GPU's memory, or 4 on a
         CPU. Fixed when the store is made.
     precision
-        Of the networks: "float32", "bfloat16", or "auto": that of the store, else bfloat16 where a GPU has units for
-        it. Fixed when the store is made.
+        Of the networks: "float32", "bfloat16", "fp8" (perceptrons of transformers in 8 bits), or "auto": that of the
+        store, else bfloat16 where a GPU has units for it. Fixed when the store is made.
     compile
-        Whether the networks are compiled; None: as for the store, else where a GPU has more than ten minutes to work.
+        Whether the networks are compiled; None: as for the store, else where a GPU has more than ten minutes to work,
+        and in fp8.
     allow_mixed
         Go on with a store that was begun on another device model, or with other versions or another batch size.
         New members then agree with those that it would have got to rounding errors only; the store records it.
@@ -160,7 +161,7 @@ def generate(
     with target.unless_overtaken(wanted):
         items = ceil(plan.items / process.size)
         ensemble = target.prepare(process, wanted, lambda: chosen(emulator, plan.check, items, batch_size, drawing))
-        drawing |= settled(ensemble.execution)
+        drawing |= settled(ensemble.execution, emulator, place)
         closing = Closing(ensemble, keep, None if score_against is None else Scoring(ensemble, score_against))
         Work(
             ensemble,

@@ -17,7 +17,7 @@ import sciffusion
 from sciffusion import config
 from sciffusion.emulator import Emulator
 from sciffusion.execution.device import device_model
-from sciffusion.execution.precision import Precision, precision_name
+from sciffusion.execution.precision import Precision
 from sciffusion.fields.cases import encode_label
 from sciffusion.fields.identity import EXECUTION
 from sciffusion.fields.storage import STORAGE, Storage
@@ -44,7 +44,7 @@ def identity(
     The precision "auto", and None, are left open: those of the store count.
     """
     chosen = {
-        "precision": None if precision == "auto" else precision_name(precision, device),
+        "precision": None if precision == "auto" else emulator.precision(precision, device),
         "compiled": compiled,
         "batch_size": batch_size,
     }

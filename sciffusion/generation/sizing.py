@@ -15,7 +15,6 @@ import torch
 from sciffusion.emulator import DEFAULT_BATCH, Drawing, Emulator
 from sciffusion.errors import SciffusionError
 from sciffusion.execution.memory import microbatch
-from sciffusion.execution.precision import precision_name
 from sciffusion.stages.conditions import Check
 
 __all__ = ["choose_batch", "chosen", "out_of_memory", "settled"]
@@ -34,12 +33,16 @@ def chosen(emulator: Emulator, check: Check, items: int, size: int | None, setti
     size = choose_batch(trial, device, items=items, cells=prod(emulator.stage.codec.grid.shape), asked=size)
     steps = emulator.sampler(settings["sampler"]).steps
     calls = ceil(items / size) * steps / min(steps, _TRIAL_STEPS)
-    compiled = _worth_compiling(partial(trial, size), device, calls=calls)
-    return {"precision": precision_name(settings["precision"], device), "compiled": compiled, "batch_size": size}
+    precision = emulator.precision(settings["precision"], device)
+    compiled = _worth_compiling(partial(trial, size), device, calls=calls, precision=precision)
+    return {"precision": precision, "compiled": compiled, "batch_size": size}
 
 
-def settled(execution: Mapping[str, Any]) -> Drawing:
-    """How the members of a store are drawn."""
+def settled(execution: Mapping[str, Any], emulator: Emulator, device: torch.device) -> Drawing:
+    """How the members of a store are drawn on ``device``. Raises SciffusionError where it cannot."""
+    if emulator.precision(execution["precision"], device) != execution["precision"]:
+        what = f"the ensemble is made in {execution['precision']}, which {device} does not have"
+        raise SciffusionError(what, "go on with --precision bfloat16 --allow-mixed, or where it was begun")
     return {
         "precision": execution["precision"],
         "compile": execution["compiled"],
@@ -79,10 +82,13 @@ def choose_batch(
     return _shrunk(call, size, device)
 
 
-def _worth_compiling(call: Callable[[], Any], device: torch.device, *, calls: float) -> bool:
-    """Whether a job on a GPU that takes as long as ``calls`` of ``call`` is long enough to pay for compilation."""
-    if device.type != "cuda":
-        return False
+def _worth_compiling(call: Callable[[], Any], device: torch.device, *, calls: float, precision: str) -> bool:
+    """Whether a job on a GPU that takes as long as ``calls`` of ``call`` is long enough to pay for compilation.
+
+    Rounding to fp8 pays only where it is compiled into what comes before it.
+    """
+    if device.type != "cuda" or precision == "fp8":
+        return device.type == "cuda"
     start = time.perf_counter()
     call()
     return calls * (time.perf_counter() - start) > _WORTH_COMPILING

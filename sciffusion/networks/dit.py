@@ -67,7 +67,9 @@ class DiT(Bounded):
         self.fourier = Fourier(settings.embedding // 2)
         self.embedding = Embedding(settings.embedding // 2, vector_features, settings.embedding, normalised=False)
         self.stem = Linear((in_channels + context_channels + 1) * cells, width, normalised=False)
-        self.blocks = nn.ModuleList(TransformerBlock(settings, token_features) for _ in range(settings.depth))
+        self.blocks = nn.ModuleList(
+            TransformerBlock(settings, token_features, roundable=index > 0) for index in range(settings.depth)
+        )
         self.modulation = Linear(settings.embedding, 2 * width, normalised=False, zero=True)
         self.head = Linear(width, out_channels * cells, normalised=False, zero=True)
 
@@ -102,18 +104,20 @@ class DiT(Bounded):
 class TransformerBlock(nn.Module):
     """Self-attention, attention to tokens, perceptron; each scaled, shifted and gated by the embedding.
 
-    All gates start at zero, so the block starts as the identity.
+    All gates start at zero, so the block starts as the identity. A ``roundable`` one may have its perceptron, two
+    thirds of the weights, rounded to fp8. The attention's factors and the first block are not: the finest scales depend
+    on them most (measured: benchmarks/notes.md).
     """
 
-    def __init__(self, settings: DiTSettings, token_features: int) -> None:
+    def __init__(self, settings: DiTSettings, token_features: int, *, roundable: bool = False) -> None:
         super().__init__()
         width, hidden = settings.width, int(settings.mlp_ratio * settings.width)
         self.heads, self.dropout = settings.heads, settings.dropout
         self.modulation = Linear(settings.embedding, 6 * width, normalised=False, zero=True)
         self.project = Linear(width, 3 * width, normalised=False)
         self.out = Linear(width, width, normalised=False)
-        self.expand = Linear(width, hidden, normalised=False)
-        self.contract = Linear(hidden, width, normalised=False)
+        self.expand = Linear(width, hidden, normalised=False, roundable=roundable)
+        self.contract = Linear(hidden, width, normalised=False, roundable=roundable)
         self.tokens = (
             TokenAttention(width, token_features, settings.heads, normalised=False) if token_features else None
         )

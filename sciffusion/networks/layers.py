@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sciffusion.boundary import Boundary
+from sciffusion.networks import fp8
 from sciffusion.networks.padding import pad
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "Fourier",
     "Linear",
     "bake",
+    "fp8_layers",
     "normalise",
     "pixel_norm",
     "sum_weights",
@@ -82,33 +84,61 @@ class _Weighted(nn.Module):
 
     def effective(self) -> Tensor:
         """The weight that acts."""
-        if self.baked is not None:
-            return self.baked
+        return self.exact() if self.baked is None else self.baked
+
+    def exact(self) -> Tensor:
+        """The weight that acts, in the precision of the parameter."""
         weight = normalise(self.weight) if self.normalised else self.weight
         return weight if self.gain == 1.0 else weight * self.gain
 
+    def unbake(self) -> None:
+        """Drop what `bake` cached."""
+        self.baked = None
+
     def _load_from_state_dict(self, *args: Any, **options: Any) -> None:
         """New weights end the baked one."""
-        self.baked = None
+        self.unbake()
         super()._load_from_state_dict(*args, **options)
 
     def train(self, mode: bool = True) -> "_Weighted":
         """Training drops the baked weight: it would hide the updates."""
         if mode:
-            self.baked = None
+            self.unbake()
         super().train(mode)
         return self
 
 
 class Linear(_Weighted):
-    """Affine map of vectors by ``gain`` times the (normalised) weight: (batch, features) to (batch, out)."""
+    """Affine map of vectors by ``gain`` times the (normalised) weight: (batch, features) to (batch, out).
 
-    def __init__(self, features: int, out: int, normalised: bool, zero: bool = False, gain: float = 1.0) -> None:
+    ``roundable`` says that it may be computed in fp8, if its shape fits.
+    """
+
+    def __init__(
+        self,
+        features: int,
+        out: int,
+        normalised: bool,
+        zero: bool = False,
+        gain: float = 1.0,
+        *,
+        roundable: bool = False,
+    ) -> None:
         super().__init__((out, features), normalised, zero, gain)
+        self.roundable = roundable and fp8.fits(out, features)
+        self.rounded: fp8.Product | None = None
 
     def forward(self, x: Tensor) -> Tensor:
-        """Apply the map."""
-        return F.linear(x, self.effective(), self.bias)
+        """Apply the map; where a derivative is wanted, not in fp8."""
+        if self.rounded is None or (torch.is_grad_enabled() and x.requires_grad):
+            return F.linear(x, self.effective(), self.bias)
+        answer: Tensor = self.rounded(x)
+        return answer
+
+    def unbake(self) -> None:
+        """Drop what `bake` cached."""
+        self.rounded = None
+        super().unbake()
 
 
 class Conv(_Weighted):
@@ -179,10 +209,13 @@ def upsample(x: Tensor, size: Sequence[int], boundary: Sequence[Boundary]) -> Te
 
 
 @torch.no_grad()
-def bake(network: nn.Module, dtype: torch.dtype | None = None, *, channels_last: bool = False) -> nn.Module:
+def bake(
+    network: nn.Module, dtype: torch.dtype | None = None, *, channels_last: bool = False, in_fp8: bool = False
+) -> nn.Module:
     """Cache the normalised weights of ``network`` for inference, optionally in a lower precision or another layout.
 
-    A convolution whose weight is in channels_last makes its answer so, and what follows keeps it.
+    A convolution whose weight is in channels_last makes its answer so, and what follows keeps it. With ``in_fp8`` the
+    layers that may be are computed so, to bfloat16.
 
     The parameters stay as they are; `unbake` and ``network.train()`` drop the cache.
     """
@@ -195,9 +228,11 @@ def bake(network: nn.Module, dtype: torch.dtype | None = None, *, channels_last:
     }
     for module in network.modules():
         if isinstance(module, _Weighted):
-            module.baked = None
+            module.unbake()
             weight = module.effective().to(dtype=dtype).clone()
             module.baked = weight.to(memory_format=layouts[weight.ndim]) if channels_last else weight
+    for layer in fp8_layers(network) if in_fp8 else []:
+        layer.rounded = fp8.Product(layer.exact(), layer.bias)
     return network
 
 
@@ -205,4 +240,9 @@ def unbake(network: nn.Module) -> None:
     """Drop what `bake` cached."""
     for module in network.modules():
         if isinstance(module, _Weighted):
-            module.baked = None
+            module.unbake()
+
+
+def fp8_layers(network: nn.Module) -> list[Linear]:
+    """The layers that may be computed in fp8."""
+    return [module for module in network.modules() if isinstance(module, Linear) and module.roundable]

@@ -84,6 +84,10 @@ class Stage(nn.Module):
             baseline = coarse.baseline(conditions.get(name), case, window)
         return Prepared(case, inputs, baseline, window=window)
 
+    def reduced(self) -> Sequence[nn.Module]:
+        """Networks that may run in less than float32."""
+        return ()
+
     def prepare_network(self, execution: Execution | None = None) -> None:
         """Whatever makes many calls of the stage's network faster; nothing where there is none."""
 

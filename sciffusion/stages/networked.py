@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sciffusion import config, registry
 from sciffusion.boundary import Boundary
@@ -73,6 +73,10 @@ class NetworkStage(Stage):
     def calls(self) -> Sequence[tuple[Any, Callable[..., Any]]]:
         """Each network with the call of it that sampling makes."""
         return [(network, network) for network in self.networks()]
+
+    def reduced(self) -> Sequence[nn.Module]:
+        """All, unless their answers are fields themselves."""
+        return () if self.direct else self.networks()
 
     def prepare_network(self, execution: Execution | None = None) -> None:
         """Make the calls fast, until the stage is trained, moved or loaded; cheap where they are already."""

@@ -67,6 +67,10 @@ class FakeEmulator:
     def identity(self):
         return {"model": self.model}
 
+    def precision(self, name, device):
+        """As of a transformer on a CPU."""
+        return "float32" if name == "auto" else name
+
     def sampler(self, sampler=None):
         return Sampler(solver=sampler) if isinstance(sampler, str) else sampler or Sampler()
 

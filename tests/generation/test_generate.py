@@ -110,6 +110,7 @@ def test_an_interruption_says_how_to_go_on(tmp_path, caplog):
         ({"data": conditions(cases=3)}, "coordinate 'time'"),
         ({"batch_size": 2, "members": 4}, "batch_size: 3 in the store, 2 now"),
         ({"precision": "bfloat16", "members": 4}, "precision: 'float32' in the store, 'bfloat16' now"),
+        ({"precision": "fp8", "members": 4}, "precision: 'float32' in the store, 'fp8' now"),
         ({"compile": True, "members": 4}, "compiled: False in the store, True now"),
     ],
 )
@@ -135,6 +136,31 @@ def test_the_precision_of_the_store_is_kept(tmp_path):
     again = FakeEmulator()
     run(tmp_path / "e.zarr", again)
     assert again.execution == {"device": "cpu", "precision": "bfloat16", "compile": True}
+
+
+def test_fp8_and_bfloat16_are_mixed_only_when_allowed_and_the_store_says_so(tmp_path):
+    run(tmp_path / "e.zarr", precision="fp8")
+    with pytest.raises(SciffusionError, match=r"'fp8' in the store, 'bfloat16' now\n.*allow-mixed"):
+        run(tmp_path / "e.zarr", precision="bfloat16", members=4)
+    run(tmp_path / "e.zarr", precision="bfloat16", members=4, allow_mixed=True)
+    made = EnsembleStore(tmp_path / "e.zarr").status().executions
+    assert sorted(execution["precision"] for execution in made) == ["bfloat16", "fp8"]
+
+
+def test_an_ensemble_in_fp8_does_not_go_on_unnoticed_where_there_is_none(tmp_path):
+    """The device may be another of the same model, as it is here: what the networks run in decides."""
+
+    class Without(FakeEmulator):
+        def precision(self, name, device):
+            return "bfloat16" if name == "fp8" else super().precision(name, device)
+
+    run(tmp_path / "e.zarr", precision="fp8")
+    again = Without()
+    with pytest.raises(SciffusionError, match="made in fp8, which cpu does not have"):
+        run(tmp_path / "e.zarr", again, members=4)
+    assert again.calls == 0
+    run(tmp_path / "e.zarr", again, members=4, precision="bfloat16", allow_mixed=True)
+    assert again.execution["precision"] == "bfloat16"
 
 
 @pytest.mark.parametrize("suffix", ["zarr", "nc"])

@@ -12,10 +12,10 @@ from sciffusion.errors import SciffusionError
 from sciffusion.fields.ensemble import EnsembleStore, open_ensemble
 from sciffusion.fields.locks import held
 from sciffusion.fields.markers import FOLDER
-from sciffusion.generation import engine
+from sciffusion.generation import engine, sizing
 from sciffusion.generation.processes import Process
 from sciffusion.generation.sizing import choose_batch
-from tests.generation.fake import FakeEmulator, expected
+from tests.generation.fake import FakeEmulator, conditions, expected
 from tests.generation.runs import as_process, fields, run
 
 
@@ -198,3 +198,13 @@ def test_every_process_of_a_machine_has_a_gpu_of_its_own(monkeypatch, name, proc
     device = engine._device(name, process)
     assert device == torch.device(expected)
     assert current == ([] if expected == "cpu" else [device])
+
+
+@pytest.mark.parametrize(
+    ("device", "precision", "compiled"), [("cuda", "fp8", True), ("cuda", "bfloat16", False), ("cpu", "fp8", False)]
+)
+def test_fp8_is_compiled_on_a_gpu_however_short_the_job(monkeypatch, device, precision, compiled):
+    monkeypatch.setattr(sizing, "_trial", lambda *_: None)
+    emulator, settings = FakeEmulator(), {"device": device, "precision": precision, "sampler": None}
+    found = sizing.chosen(emulator, emulator.check(conditions()), 4, 2, settings)
+    assert found == {"precision": precision, "compiled": compiled, "batch_size": 2}

@@ -52,6 +52,22 @@ def test_members_in_bfloat16_have_the_scores_and_the_spectrum_of_float32_ones(tm
     assert np.abs(np.log(ratio)).mean() < 0.02
 
 
+@pytest.mark.parametrize(("recipe", "expected"), [("dit", "fp8"), ("edm", "bfloat16"), ("corrdiff", "bfloat16")])
+def test_fp8_is_what_runs_in_it(tmp_path, recipe, expected):
+    """A transformer does, convolutions do not, and a mean, which is the field itself, never does."""
+    wide = "stages.0.network={kind: dit, width: 64, depth: 2, heads: 2, patch: 4, embedding: 16}"
+    made = toy(tmp_path, recipe, *([wide] if recipe != "edm" else []))
+    stages, data = made.build()
+    emulator = Emulator([moved(stage) for stage in stages.values()], {})
+    assert emulator.precision("fp8", torch.device("cpu")) == expected
+    check = emulator.check(data.conditions, {"time": data.target.time.values[0]})
+    plain, half, low = (
+        emulator.sample(check, 2, precision=name, device="cpu").to_array() for name in ("float32", "bfloat16", "fp8")
+    )
+    assert bool((low == half).all()) is (expected == "bfloat16")
+    assert float(abs(low - plain).max()) < 0.2 * float(plain.std())
+
+
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 @pytest.mark.parametrize("change", ["train", "load", "boundary"])
 def test_whatever_changes_a_network_ends_its_fast_form(tmp_path, change, device):
