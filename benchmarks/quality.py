@@ -104,13 +104,17 @@ class Problem:
         self.truth = open_source(settings.target.source, check=False).sel(self.cases)[variables].load()
         self.periodic = settings.target.periodic
         self.exact = yardstick("grf", self.truth, members, run, self.conditions, self.cases)
-        self.power = self._power(self.truth)
-        self.floor = self._crps(self.exact)
+        self.truth_power = self.power(self.truth)
+        self.floor = self.crps(self.exact)
 
-    def draw(self, sampler: config.Sampler) -> tuple[xr.Dataset, float]:
-        """An ensemble, and the seconds that it took."""
-        count = int(np.prod([len(labels) for labels in self.cases.values()]))
-        size, started = at_once(self.emulator, self.members, count), time.perf_counter()
+    @property
+    def count(self) -> int:
+        """Of cases."""
+        return int(np.prod([len(labels) for labels in self.cases.values()]))
+
+    def draw(self, sampler: config.Sampler, **how: Any) -> tuple[xr.Dataset, float]:
+        """An ensemble, and the seconds that it took; ``how`` are further options of `Emulator.sample`."""
+        size, started = at_once(self.emulator, self.members, self.count), time.perf_counter()
         ensemble = self.emulator.sample(
             self.conditions,
             self.members,
@@ -119,18 +123,21 @@ class Problem:
             sampler=sampler,
             batch_size=size,
             device=str(self.device),
+            **how,
         )
         return ensemble, time.perf_counter() - started
 
     def scores(self, ensemble: xr.Dataset) -> dict[str, float]:
         """CRPS over that of the exact posterior's draws, and RALSD in dB."""
-        distance = ralsd(self._power(ensemble), self.power)
-        return {"crps_ratio": self._crps(ensemble) / self.floor, "ralsd": float(distance)}
+        distance = ralsd(self.power(ensemble), self.truth_power)
+        return {"crps_ratio": self.crps(ensemble) / self.floor, "ralsd": float(distance)}
 
-    def _crps(self, ensemble: xr.Dataset) -> float:
+    def crps(self, ensemble: xr.Dataset) -> float:
+        """Mean over cases, cells and variables."""
         return float(crps(ensemble, self.truth).to_array().mean())
 
-    def _power(self, fields: xr.Dataset) -> xr.DataArray:
+    def power(self, fields: xr.Dataset) -> xr.DataArray:
+        """Mean power of the first variable by wavenumber."""
         power = power_spectrum(next(iter(fields.data_vars.values())), periodic=self.periodic)
         return power.mean([dim for dim in power.dims if dim != "wavenumber"])
 

@@ -15,10 +15,11 @@ Two processes on two GPUs share the rows, and the third command puts together wh
 
 A row's name is task/network/grid/batch/mode. Modes: eager (float32), bf16 (our default: bf16, baked weights in
 channels_last, CUDA graph), compiled (the same, compiled), compiled-search (cuDNN tries its algorithms), loop and
-loop-compiled (a whole sample as one graph), tiled (by tiles of 512). Rows are measured in the order of their worth;
-those that need all of the memory go first. One that does not fit into what is left of ``--minutes`` is left out, and
-what was left out is printed: call again to go on. ``--jobs N`` compiles rows in N processes beside, so that measuring
-finds their code in the cache on disk; they are stopped while a clock runs.
+loop-compiled (a whole sample as one graph), fp8 and compiled-fp8 (a transformer's perceptrons in 8 bits), tiled (by
+tiles of 512). Rows are measured in the order of their worth; those that need all of the memory go first. One that does
+not fit into what is left of ``--minutes`` is left out, and what was left out is printed: call again to go on.
+``--jobs N`` compiles rows in N processes beside, so that measuring finds their code in the cache on disk; they are
+stopped while a clock runs.
 
 A row has its share of the ceiling measured in the same run (FLOP of convolutions and products only), its share of the
 roofline floor (FLOP/ceiling + unavoidable bytes/bandwidth), the share of the time that the host is busy, for samples

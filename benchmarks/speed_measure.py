@@ -44,8 +44,8 @@ def prepare(row: Row, device: torch.device, *, whole: bool = False) -> Accelerat
     for parameter in network.parameters():
         if not parameter.any():
             torch.nn.init.normal_(parameter, std=0.02)
-    precision = "float32" if row.mode == "eager" or device.type == "cpu" else "bfloat16"
-    execution = Execution(precision=precision, compile="compiled" in row.mode, graphs=False)
+    half = "float32" if row.mode == "eager" or device.type == "cpu" else "bfloat16"
+    execution = Execution(precision="fp8" if row.in_fp8 else half, compile="compiled" in row.mode, graphs=False)
     prepared = accelerate(network, device, execution, function=Preconditioned(network) if whole else None)
     if device.type == "cuda" and row.mode != "eager":  # weights of other packages' networks, too, in their best layout
         network.to(memory_format=torch.channels_last)

@@ -25,7 +25,7 @@ UNETS = {
     "shallow": UNetSettings(channels=256, multipliers=[1, 1, 2], blocks=3, patch=2, dropout=0.0),
 }
 DITS = {
-    "toy": DiTSettings(width=32, depth=2, heads=2, patch=4, embedding=16),
+    "toy": DiTSettings(width=64, depth=2, heads=2, patch=4, embedding=16),
     "10": DiTSettings(width=256, depth=10, heads=4, patch=8, dropout=0.0),
     "50": DiTSettings(width=640, depth=9, heads=10, patch=8, dropout=0.0),
     "100": DiTSettings(width=768, depth=12, heads=12, patch=8, dropout=0.0),

@@ -14,7 +14,7 @@ from speed_rows import Row
 COMPILE = {"physicsnemo-songunet": 60.0, "diffusers-unet2d": 48.0}  # seconds of one of eight at once; others: 30
 START, TRAIN_START = 7.0, 25.0  # networks, inputs, code from the cache, garbage; data and Lightning's own
 FIELD = 2e-3  # seconds of a field of 256^2 where nothing like it is known
-SLOWER = {"bf16": 1.6, "tiled": 2.2, "eager": 7.0, "loop": 1.6, "lightning": 4.0}
+SLOWER = {"bf16": 1.6, "fp8": 2.0, "tiled": 2.2, "eager": 7.0, "loop": 1.6, "lightning": 4.0}
 Rows = Mapping[str, dict]
 
 

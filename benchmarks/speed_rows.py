@@ -26,7 +26,12 @@ class Row:
         if self.task == "train":
             return None if self.mode == "lightning" else (self.mode, self.network, self.side, self.batch)
         what = "sample" if self.task == "sample" else "call"
-        return (what, self.network, self.side, self.batch) if "compiled" in self.mode else None
+        code = (what, self.network, self.side, self.batch, *(["fp8"] if self.in_fp8 else []))
+        return code if "compiled" in self.mode else None
+
+    @property
+    def in_fp8(self) -> bool:
+        return self.mode.endswith("fp8")
 
     @property
     def solo(self) -> bool:
@@ -42,6 +47,7 @@ def rows(toy: bool, train: bool) -> Iterator[Row]:
 def _toy(train: bool) -> Iterator[Row]:
     yield from (Row("call", network, 16, 2, "bf16") for network in ("unet-toy", "unet-toy-classic", "dit-toy"))
     yield Row("call", "unet-toy", 16, 0, "eager")
+    yield Row("call", "dit-toy", 16, 2, "fp8")
     yield Row("sample", "unet-toy", 16, 2, "loop")
     yield from (Row("grid", "unet-toy", 32, 1, mode) for mode in ("bf16", "tiled"))
     yield from (Row("train", "unet-toy", 16, 2, mode) for mode in ("bare", "lightning") if train)
@@ -55,6 +61,9 @@ def _call_rows() -> Iterator[Row]:
     yield from (Row("sample", n, 256, 16, "compiled") for n in ("unet-50", PEERS[0], "unet-10", "dit-50", PEERS[1]))
     small = ("dit-wide", "unet-10", "dit-50", "unet-classic-50", "dit-10")
     yield from (Row("call", n, 256, 16, "compiled") for n in small)
+    yield from (Row("call", n, 256, 16, "compiled-fp8") for n in ("dit-100", "dit-wide", "dit-50", "dit-10"))
+    yield from (Row("sample", n, 256, 16, f"compiled{mode}") for n in ("dit-100", "dit-wide") for mode in ("", "-fp8"))
+    yield from (Row("call", "dit-100", 256, batch, mode) for batch, mode in ((1, "compiled-fp8"), (16, "fp8")))
     yield from (Row("call", n, 256, 16, "compiled-search") for n in ("unet-50", *PEERS))
     yield from (Row("call", n, 256, 16, "bf16") for n in ("unet-50", "dit-100", *PEERS))
     yield Row("call", "unet-50", 256, 16, "eager")

@@ -1,6 +1,7 @@
-"""Quality against time: rows of solvers on a run of the family table, kept, scored against the exact posterior."""
+"""Quality against time and precision: rows on a run of the family table, kept, scored against what is exact."""
 
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -31,3 +32,24 @@ def test_rows_are_kept_and_compared_with_the_exact_posterior(tmp_path):
     assert calls == {"adams/1": 1, "adams/7": 7, "heun/1": 1, "heun/7": 7}
     assert known["rows"]["adams/1"]["ralsd"] > known["exact"]["ralsd"]  # one call gives the mean, which is smooth
     assert (tmp_path / "q.png").stat().st_size > 10_000
+
+
+@pytest.mark.slow
+def test_precisions_are_compared_from_the_same_noise(tmp_path):
+    network = "stages.0.network={kind: dit, width: 64, depth: 2, heads: 2, patch: 8, embedding: 16}"
+    toy = ["--toy", "--problem", "grf", "--recipes", "dit", "--set", network]
+    script("families.py", tmp_path, *toy, "--work", "w", "--out", "o")
+    few = ["w/runs/grf-dit-0", "--cases", "2", "--members", "4", "--out", "p.json"]
+    assert len(script("precision.py", tmp_path, *few)) == 2
+    assert script("precision.py", tmp_path, *few) == []
+    rows = json.loads((tmp_path / "p.json").read_text())["rows"]
+    fp8, half = (rows[f"grf-dit-0/{name}"] for name in ("fp8", "bfloat16"))
+    assert (fp8["ran_in"], half["ran_in"]) == ("fp8", "bfloat16")
+    assert 0 < half["apart"] < 0.1  # of the sd: the members are the same but for rounding
+    assert 0 < fp8["apart"] < 0.1
+    assert fp8["power_ratio"] != half["power_ratio"]
+    assert (
+        fp8["power_mean"]
+        < fp8["power_most"]
+        == pytest.approx(max(abs(math.log(r)) for r in fp8["power_ratio"]), abs=1e-5)
+    )

@@ -23,7 +23,7 @@ def script(out, *arguments):
 
 def test_rows_are_measured_once_and_resumed(tmp_path):
     out = tmp_path / "speed.json"
-    assert len(script(out, "--rows", "call/").splitlines()) == 4
+    assert len(script(out, "--rows", "call/").splitlines()) == 5
     (machine,) = json.loads(out.read_text())
     assert torch.__version__ in machine
     first = json.loads(out.read_text())[machine]
@@ -38,6 +38,7 @@ def test_rows_are_measured_once_and_resumed(tmp_path):
         rate = calls * 2 * row["tflop_per_field"] / row["seconds"]
         assert row["ceiling_share"] == pytest.approx(rate / row["ceiling_tflop_per_s"], rel=1e-3)
     assert table["rows"]["call/unet-toy/16/bmax/eager"]["batch"] == 4
+    assert "said" not in table["rows"]["call/dit-toy/16/b2/fp8"]  # nothing fell back
 
 
 def test_a_task_that_fails_or_hangs_costs_its_own_time_only():
