@@ -183,6 +183,13 @@ def test_rank_histogram_agrees_with_scores_and_counts_ties_at_random(data):
     assert (ev.rank_histogram(dry[1:], dry[0], seed=1) != flat).any()
 
 
+def test_the_transform_of_an_ensemble_is_its_rank_histogram_in_bins_as_many_as_ranks(data):
+    ensemble, truth = data
+    ranks = ev.rank_histogram(ensemble, truth)
+    transform = ev.pit_histogram(ensemble, truth, bins=MEMBERS + 1)
+    np.testing.assert_allclose(transform, ranks, rtol=1e-11)
+
+
 def test_fair_crps_of_gaussians_is_the_closed_form_and_a_streamed_one_within_its_error():
     generator = np.random.default_rng(2)
     members = xr.DataArray(generator.normal(size=(400, 300)), dims=("member", "x"))

@@ -22,8 +22,16 @@ def rank_histogram(one: xr.Dataset) -> list[Drawing]:
         axes.vlines(np.arange(len(flat)), low, high, color=INK, lw=1.2)
     axes.axhline(1, color=INK, lw=0.9, ls="--")
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-    axes.set(title="Rank histogram", xlabel="members below the truth", ylabel="frequency / flat")
+    axes.set(title=f"Rank histogram{_chance(one)}", xlabel="members below the truth", ylabel="frequency / flat")
     return [Drawing(canvas, "Rank histogram of the ensemble")]
+
+
+def _chance(one: xr.Dataset) -> str:
+    """The p-value of a flat histogram; nothing where it is withheld."""
+    if not has(one, "rank_chance"):
+        return ""
+    p = float(one["rank_chance"].isel(system=0).sel(rank_test="flat"))
+    return f" (flat: p {'< 0.001' if p < 1e-3 else f'= {p:.2g}'})"
 
 
 def spread_skill(one: xr.Dataset) -> list[Drawing]:

@@ -33,7 +33,8 @@ CALIBRATION = (
     Plot(
         "rank_histogram",
         calibration.rank_histogram,
-        "Flat at 1 is right. A U: too little spread; a dome: too much; a slope: biased. Bars: 95 % intervals.",
+        "Flat at 1 is right. A U: too little spread; a dome: too much; a slope: biased. Bars: 95 % intervals; p: the "
+        "chance of so uneven a histogram were the truth one of the members.",
         ("rank_histogram", "spread_skill"),
         MEMBERS,
         each=True,
