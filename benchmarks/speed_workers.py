@@ -66,10 +66,10 @@ def _answers(main: "Pool", side: "Pool") -> Iterator[tuple[Any, dict[str, Any]]]
     for connection in wait(connections, timeout=min(main.pause(), side.pause())):
         pool = main if connection in main.busy else side
         answer = pool.busy[connection][0].answer()
-        if answer == HOLD:
-            connection.send(side.hold(True))
+        if answer == HOLD:  # those beside stop nobody, least of all themselves
+            connection.send(pool is main and side.hold(True))
         elif answer == GO:
-            side.hold(False)
+            side.hold(side.held and pool is side)
         else:
             yield pool.end(connection, answer)
     yield from (*main.late(), *side.late())
@@ -119,15 +119,21 @@ class Pool:
         return ended if now < self.until else []
 
     def hold(self, held: bool) -> bool:
-        """Stop its processes, or let them go on; whether there are any."""
-        for worker, _, _ in self.busy.values() if held != self.held else ():
+        """Stop its processes, or let them go on; whether there are any that work."""
+        for worker in (
+            self._workers if held != self.held else ()
+        ):  # one that is idle may have been stopped before it was
             worker.hold(held)
         self.held = held
         return bool(self.busy)
 
     def close(self) -> None:
-        for worker in [*self.idle, *(worker for worker, _, _ in self.busy.values())]:
+        for worker in self._workers:
             worker.kill()
+
+    @property
+    def _workers(self) -> list["Worker"]:
+        return [*self.idle, *(worker for worker, _, _ in self.busy.values())]
 
 
 class Worker:
