@@ -13,6 +13,7 @@ __all__ = ["Entry", "grouped", "line", "log_power", "read", "table"]
 
 Entry = dict[str, Any]
 
+EMPTY = 1e-9  # share of the largest shell's power
 # title -> (key or function of a row, format)
 COLUMNS: dict[str, tuple[Callable[[Entry], float], str]] = {
     "CRPS ratio": (lambda r: r["crps_ratio"], ".3f"),
@@ -33,10 +34,14 @@ def read(folder: Path) -> list[Entry]:
 
 
 def log_power(entry: Entry, of: str = "members") -> float:
-    """Rms over shells of wavenumber up to the grid's Nyquist of the log ratio of power to the truths'."""
-    spectra = entry["spectra"]
+    """Rms over shells of wavenumber up to the grid's Nyquist of the log ratio of power to the truths'.
+
+    Shells where the truths have none are left out: beyond the truncation of a spectral model there is rounding alone.
+    """
+    spectra, truth = entry["spectra"], np.array(entry["spectra"]["truth"])
     inner = np.array(spectra["wavenumber"]) <= nyquist(entry["problem"])  # the last ones are in the grid's corners
-    return float(np.sqrt(np.mean(np.log(np.divide(spectra[of], spectra["truth"])[inner]) ** 2)))
+    inner &= truth > EMPTY * truth.max()
+    return float(np.sqrt(np.mean(np.log(np.divide(spectra[of], truth)[inner]) ** 2)))
 
 
 def nyquist(problem: str) -> float:

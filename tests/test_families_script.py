@@ -251,3 +251,12 @@ def test_the_wet_area_and_the_high_quantile_count_cells_by_their_area():
     assert (found["true_high"], found["high"], found["least"]) == (1e-3, 1e-3, -1e-9)
     rare = families_scores.rain(members, truth, np.array([[1e4, 1e4], [1.0, 1.0]]))
     assert (rare["true_high"], rare["high"]) == (2e-4, 3e-4)
+
+
+@pytest.mark.usefixtures("benchmarks")
+def test_scales_that_the_truths_do_not_have_are_no_error():
+    """A spectral model's fields have rounding alone beyond its truncation."""
+    import families_table
+
+    spectra = {"wavenumber": [1, 2, 3], "truth": [1.0, 0.1, 1e-11], "members": [np.e, 0.1 * np.e, 1e-3]}
+    assert families_table.log_power(row("window", problem="gcm-window", spectra=spectra)) == pytest.approx(1.0)
