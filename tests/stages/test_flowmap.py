@@ -95,6 +95,12 @@ def test_progressive_rounds_halve_the_steps_and_end_at_the_students(teacher, tmp
     torch.testing.assert_close(torch.tensor(student.levels(student.settings.sampler)), torch.tensor(grid[::4]))
 
 
+@pytest.mark.parametrize(("method", "share"), [("progressive", 1.0), ("ect", 1 / 3), ("scd", 1 / 3)])
+def test_only_students_of_a_fixed_target_learn_at_the_teachers_rate(teacher, tmp_path, method, share):
+    made = distilled(teacher.folder, method, 2, str(tmp_path))
+    assert made.train.learning_rate == pytest.approx(share * teacher.experiment.train.learning_rate)
+
+
 def test_the_steps_that_are_halved_first_keep_the_power_of_every_scale(teacher, tmp_path):
     """Euler's lose 15 to 25 % of it in 32 steps."""
     experiment, trained, student = student_of(teacher, "progressive", tmp_path)
