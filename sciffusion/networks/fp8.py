@@ -72,6 +72,6 @@ def refusal(device: torch.device) -> str | None:
 def _scaled_product(x: Tensor, w: Tensor, x_scale: Tensor, w_scale: Tensor, bias: Tensor | None) -> Tensor:
     """(x x_scale) (w w_scale)^T + bias, the one call of a function that torch keeps private.
 
-    ``torch.nn.functional.scaled_mm`` is public, but not yet known to the compiler of torch 2.11.
+    The public ``torch.nn.functional.scaled_mm`` is younger, and not tried with the compiler of torch 2.11.
     """
     return torch._scaled_mm(x, w.t(), x_scale, w_scale, bias=bias, out_dtype=torch.bfloat16, use_fast_accum=True)
