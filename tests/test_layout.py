@@ -96,6 +96,12 @@ def test_every_module_lives_in_a_known_room():
     ] == []
 
 
+def test_the_documented_rooms_are_those_held_here_in_their_order():
+    page = (ROOT / "docs/architecture.md").read_text()
+    table = [line.split("|")[1] for line in page.splitlines() if line.startswith("| `")]
+    assert tuple(name.strip("`") for cell in table for name in cell.split()) == ROOMS
+
+
 def test_imports_go_down_the_list_of_rooms():
     upward = []
     for path in library():

@@ -120,8 +120,10 @@ def run(args: argparse.Namespace) -> int:
     shown = _Shown(not args.quiet)
     evaluation = evaluate_files(settings, progress=shown, **options)
     shown.close()
+    written = _write(evaluation, settings, args)  # before anything is printed, which `| head` may cut short
     print(f"\n{evaluation.summary()}")
-    _write(evaluation, settings, args)
+    for path in written:
+        print(f"wrote {path}")
     return 0
 
 
@@ -205,22 +207,26 @@ def _check_outputs(args: argparse.Namespace) -> None:
         raise SciffusionError(f"{there[0]} exists", "give another name, or --overwrite")
 
 
-def _write(evaluation: "Evaluation", settings: "EvaluationSettings", args: argparse.Namespace) -> None:
+def _write(evaluation: "Evaluation", settings: "EvaluationSettings", args: argparse.Namespace) -> list[str]:
+    """Write what was asked for; the paths."""
     from sciffusion.evaluation.settings import save_settings
 
-    for path, write in (
+    asked = (
         (args.report, evaluation.to_html),
         (args.figures, evaluation.to_figures),
         (args.json, evaluation.to_json),
         (args.netcdf, evaluation.to_netcdf),
-    ):
+    )
+    written = []
+    for path, write in asked:
         if path:
             write(path)
-            print(f"wrote {path}")
+            written.append(path)
     if args.report:
         beside = Path(args.report).with_suffix(".yaml")
         save_settings(settings, beside)
-        print(f"wrote {beside}")
+        written.append(str(beside))
+    return written
 
 
 def _pairs(entries: list[str], option: str) -> dict[str, str]:
