@@ -41,7 +41,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--networks", default=",".join(["weights", *NETWORKS]))
-    add("--calls", default="20,14", help="of the network per member")
+    add("--calls", default="20,16", help="of the network per member")
     add("--splits", default="validation,test")
     add("--seed", type=int, default=0, help="of the training")
     add("--members", type=int, default=16)
