@@ -152,8 +152,9 @@ def _distilled(module: FlowMapModule) -> Objective:
 
 
 def _mean_flow(module: FlowMapModule) -> Objective:
-    teacher = module.teacher
-    return MeanFlow(noise=_levels(module, -0.4, 1.0), teacher=None if teacher is None else teacher.denoiser)
+    """With a teacher the student begins as a denoiser, and needs no samples that train it as one."""
+    teacher, noise = module.teacher, _levels(module, -0.4, 1.0)
+    return MeanFlow(noise=noise) if teacher is None else MeanFlow(noise=noise, teacher=teacher.denoiser, diagonal=0.0)
 
 
 _OBJECTIVES: dict[str, Callable[[FlowMapModule], Objective]] = {

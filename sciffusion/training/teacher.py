@@ -13,12 +13,14 @@ from sciffusion.training.mapping import progressive_grid
 
 __all__ = ["distilled", "teacher_of"]
 
+RATES = {"ect": 1 / 3, "sct": 1 / 3}  # without the teacher's answers, targets are the student's own and move with it
+
 
 def distilled(teacher: Path, method: str, steps: int, output: str, overrides: Sequence[str] = ()) -> config.Experiment:
     """The experiment that distils the last stage of a run into ``steps`` network calls by ``method``.
 
-    It takes the teacher's data and settings, a quarter of its steps and time, a third of its learning rate (all of it
-    where the target is the teacher's alone), no warm-up.
+    It takes the teacher's data and settings, a quarter of its steps and time, its learning rate or the share of it in
+    ``RATES``, no warm-up.
     """
     settings = load_experiment(teacher / "experiment.yaml").model_dump(mode="json")
     stage, own = Emulator.load(teacher).stage, settings["stages"][-1]
@@ -38,7 +40,7 @@ def distilled(teacher: Path, method: str, steps: int, output: str, overrides: Se
         student["levels"] = grid[: -1 : 2**rounds].tolist()
     train = settings["train"]
     train |= {"steps": max(1, train["steps"] // 4), "minutes": train["minutes"] and train["minutes"] / 4}
-    train |= {"learning_rate": train["learning_rate"] * (1.0 if method == "progressive" else 1 / 3), "warmup": 0}
+    train |= {"learning_rate": train["learning_rate"] * RATES.get(method, 1.0), "warmup": 0}
     settings |= {"recipe": method, "output": output, "stages": [*settings["stages"][:-1], student], "train": train}
     for override in overrides:
         yamltext.apply_override(settings, override)

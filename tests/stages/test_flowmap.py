@@ -11,7 +11,7 @@ from sciffusion.diffusion.problems import GaussianField, power_law
 from sciffusion.emulator import load
 from sciffusion.generation import held_out
 from sciffusion.stages.flowmap import FlowMapStage
-from sciffusion.training import train
+from sciffusion.training import mapping, train
 from sciffusion.training.mapping import FlowMapModule, progressive_grid
 from sciffusion.training.teacher import distilled
 from tests.stages.toy import batch_of, toy
@@ -95,10 +95,20 @@ def test_progressive_rounds_halve_the_steps_and_end_at_the_students(teacher, tmp
     torch.testing.assert_close(torch.tensor(student.levels(student.settings.sampler)), torch.tensor(grid[::4]))
 
 
-@pytest.mark.parametrize(("method", "share"), [("progressive", 1.0), ("ect", 1 / 3), ("scd", 1 / 3)])
-def test_only_students_of_a_fixed_target_learn_at_the_teachers_rate(teacher, tmp_path, method, share):
+@pytest.mark.parametrize(("method", "share"), [("progressive", 1.0), ("scd", 1.0), ("ect", 1 / 3)])
+def test_students_of_their_own_answers_learn_at_a_third_of_the_rate(teacher, tmp_path, method, share):
     made = distilled(teacher.folder, method, 2, str(tmp_path))
     assert made.train.learning_rate == pytest.approx(share * teacher.experiment.train.learning_rate)
+
+
+def test_a_mean_flow_that_begins_as_a_denoiser_is_not_trained_as_one(teacher, tmp_path):
+    experiment, trained, student = student_of(teacher, "meanflow", tmp_path)
+    diagonals = []
+    for master in (trained, None):
+        made = mapping._mean_flow(FlowMapModule(student, experiment.train, master))
+        sigma, lower = made.levels(4000, torch.Generator().manual_seed(0))
+        diagonals.append(float((sigma == lower).float().mean()))
+    assert diagonals == pytest.approx([0.0, 0.75], abs=0.03)  # 4 standard deviations
 
 
 def test_the_steps_that_are_halved_first_keep_the_power_of_every_scale(teacher, tmp_path):
