@@ -214,7 +214,7 @@ class Rows:
         self, name: str, rate: float, fields: tuple[Fields, Fields], args: argparse.Namespace, until: float
     ) -> None:
         self.name, self.rate, self.fields, self.args, self.until = name, rate, fields, args, until
-        self.longest = 0.0
+        self.latest = 0.0  # seconds of the row before; the first one compiles
 
     def search(self, seed: int, most: int) -> float:
         """The best of at most ``most`` rates with one seed; what could not be made is not the best."""
@@ -233,7 +233,7 @@ class Rows:
         if path.is_file():
             return float(json.loads(path.read_text())["loss"])
         started = time.monotonic()
-        if started + self.longest > self.until:
+        if started + self.latest > self.until:
             print(f"{path.stem}: left out, no time", flush=True)
             return math.inf
         device, row = self.fields[0].residual.device, {"network": self.name, "rate": rate, "seed": seed}
@@ -244,7 +244,7 @@ class Rows:
             return math.inf
         finally:
             torch._dynamo.reset()
-            self.longest = max(self.longest, time.monotonic() - started)
+            self.latest = time.monotonic() - started
         row |= {"samples": self.args.samples, "device": describe_device(device), "torch": torch.__version__}
         path.write_text(json.dumps(row | {"date": datetime.now(UTC).date().isoformat()}, indent=1))
         print(path.stem, json.dumps(row), flush=True)
