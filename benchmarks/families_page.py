@@ -39,7 +39,8 @@ experiment.
   whose CRPS is computed in closed form: 1 is perfect. Elsewhere it is the linear-Gaussian regression on coarse cells.
 - RALSD: rms over half octaves, up to 0.8 of Nyquist, of the log ratio of the members' power to the truths'
   ([scores](scores.md)); log-power rms: over single shells of wavenumber up to Nyquist, in natural logarithms.
-- coarse rms: how far the members' block means are from the coarse input, in units of its sd. No projection is used.
+- coarse rms: how far the members' block means are from the coarse input, in units of its sd. Members of simulated
+  problems and of `era5-tp` are not projected onto it, those of `era5` and `gcm-window` are.
 - calls: network calls per member; ms/member: with {members} members of {cases} cases (a quarter of them where a member
   takes hundreds of calls) drawn in large batches.
 
