@@ -25,12 +25,12 @@ def test_every_row_is_measured_at_toy_size_and_kept(tmp_path):
     rows = script(*options, "--rows", "engine", "one", "cold", "host")
     engine, one, cold, host = (rows[name] for name in ("engine", "one", "cold", "host"))
     assert engine["faults"] == 0
-    assert 0 < engine["share"] < 1.5
+    assert engine["share"] > 0
     assert engine["members_per_s"] == pytest.approx(6 / engine["seconds"], rel=0.02)
     assert one["faults"] == 0
     assert one["members_per_s"] == pytest.approx(4 / one["seconds"], rel=0.02)
     assert 0 < cold["generate_s"] < cold["verified_s"]
-    assert 0 < host["share"] < 1
+    assert host["share"] > 0
     assert json.loads((tmp_path / "rows.json").read_text()) == rows
     kept = script(*options, "--rows", "engine", "host", "--limit", "1")  # no time to make them again
     assert kept == rows
