@@ -44,6 +44,9 @@ experiment.
 - calls: network calls per member; ms/member: with {members} members of {cases} cases (a quarter of them where a member
   takes hundreds of calls) drawn in large batches.
 
+`latent-text` is told the truth's mean and variability in words ("high phi with weak variability"), which says more than
+the coarse field does. Its tokens were made where the text encoder is installed and carried to the GPU in the cache.
+
 Aims where the exact answer is known: `edm`, `dit`, `flow` and `corrdiff` within 2 % of its CRPS, spread/skill from 0.97
 to 1.03, log-power rms below 0.05; distilled ones within 3 % of the teacher's CRPS and spread/skill and 0.2 dB of its
 RALSD; every other family within 10 % of the CRPS, which says nothing of its spectra. Elsewhere: RALSD of the diffusion
@@ -54,7 +57,6 @@ NOT_FOR = {
     "forecast": "needs the state before: for sequences in time",
     "window": "needs windows of several times: a grid axis more",
     "precipitation": "is `edm` where no variable has zeros",
-    "latent-text": "needs the package of its text encoder, too large to be carried to the GPU",
 }
 ONLY = {"gcm": ("forecast",), "gcm-window": ("window",), "era5-tp": ("precipitation", "edm", "crps")}
 

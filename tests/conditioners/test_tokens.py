@@ -6,6 +6,7 @@ import torch
 import xarray as xr
 
 from sciffusion import config
+from sciffusion.caches import VARIABLE
 from sciffusion.conditioners import text_encoder
 from sciffusion.conditioners.base import load_conditioner
 from sciffusion.conditioners.coarse import CoarseField
@@ -103,7 +104,31 @@ def test_the_encoder_tells_opposites_and_likes_apart():
     assert storm @ gale > storm @ calm + 0.2
 
 
-def test_without_the_encoder_the_mend_is_named(monkeypatch, training):
+@pytest.fixture
+def no_encoder(monkeypatch, tmp_path):
+    """A machine without the encoder, whose cache is empty."""
+    monkeypatch.setenv(VARIABLE, str(tmp_path))
     monkeypatch.setattr(text_encoder, "available", lambda: False)
+    text_encoder.encode.cache_clear()
+    yield
+    text_encoder.encode.cache_clear()
+
+
+def test_a_text_that_was_met_needs_no_encoder(monkeypatch, no_encoder):
+    features, mask = np.random.default_rng(0).standard_normal((4, text_encoder.WIDTH), np.float32), np.arange(4) < 3
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(text_encoder, "_computed", lambda text, tokens: (features, mask))
+        text_encoder.encode("a storm", 4)
+    text_encoder.encode.cache_clear()
+    text_encoder.require()
+    kept = text_encoder.encode("a storm", 4)
+    np.testing.assert_array_equal(kept[0], features)
+    np.testing.assert_array_equal(kept[1], mask)
+    for other in ("a gale", 4), ("a storm", 5):
+        with pytest.raises(SciffusionError, match=r"was not met before\n.*sciffusion\[text\]"):
+            text_encoder.encode(*other)
+
+
+def test_without_the_encoder_the_mend_is_named(no_encoder, training):
     with pytest.raises(SciffusionError, match=r"sciffusion\[text\]"):
         Text.build("prompt", config.Text(), training.data, training)
