@@ -6,12 +6,12 @@ A group is the rows of one recipe with different seeds; where several numbers ar
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
+from families_experiment import DISTILLED
 from families_table import Entry, log_power
 
 __all__ = ["judgement"]
 
 Groups = Mapping[str, Sequence[Entry]]
-FEW = ("progressive", "ect", "scd", "sct", "meanflow")  # recipes
 BEST = ("edm", "dit", "flow", "corrdiff")
 RANKED = "edm"  # whose seeds say what chance does
 
@@ -55,7 +55,7 @@ def gaussian_aims(entries: Sequence[Entry], groups: Groups) -> dict[str, bool]:
             "spread/skill 0.97 to 1.03": 0.97 <= spread <= 1.03,
             "log-power error below 0.05": mean(entries, log_power) < 0.05,
         }
-    if name in FEW and teacher:
+    if name in DISTILLED and teacher:
         return {
             "CRPS within 3 % of the teacher's": ratio <= 1.03 * mean(teacher, "crps_ratio"),
             "spread/skill within 3 % of the teacher's": abs(spread / mean(teacher, "spread_skill") - 1) <= 0.03,

@@ -110,10 +110,10 @@ def made(args: argparse.Namespace, rows: dict) -> dict:
 
 
 def save(args: argparse.Namespace, rows: dict) -> None:
+    from sciffusion.fields.output import write_text
+
     if args.out:
-        beside = args.out.with_suffix(".partial")
-        beside.write_text(json.dumps(rows, indent=1) + "\n")
-        beside.replace(args.out)
+        write_text(args.out, json.dumps(rows, indent=1) + "\n")
 
 
 def memory(args: argparse.Namespace) -> dict:

@@ -57,11 +57,13 @@ def run(args: argparse.Namespace) -> int:
     if args.schema:
         print(json.dumps(json_schema(), indent=2))
         return 0
+    from sciffusion.fields.output import write_text
+
     path = Path(args.output)
     _check_arguments(args, path)
     text, findings = _compose(args, path)
-    _write(path, text)
-    _write(_schema_path(path), json.dumps(json_schema(), indent=2) + "\n")
+    write_text(path, text)
+    write_text(_schema_path(path), json.dumps(json_schema(), indent=2) + "\n")
     load_experiment(path)
     print("\n".join(findings))
     print(_next_commands(args, path))
@@ -233,13 +235,6 @@ def _source(paths: list[str], yaml_path: Path) -> dict[str, Any]:
 
 def _schema_path(path: Path) -> Path:
     return path.with_suffix(".schema.json")
-
-
-def _write(path: Path, text: str) -> None:
-    """Write by renaming, so that a failure leaves no half file."""
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_text(text)
-    temporary.replace(path)
 
 
 def _next_commands(args: argparse.Namespace, path: Path) -> str:

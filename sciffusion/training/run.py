@@ -14,7 +14,6 @@ Stages are trained in order, each with those before it fixed.
 
 import json
 import logging
-import os
 import shutil
 import sys
 import time
@@ -32,6 +31,7 @@ from sciffusion.config import load_experiment
 from sciffusion.datasets.pairs import ExperimentData, open_experiment
 from sciffusion.emulator import Emulator
 from sciffusion.errors import SciffusionError
+from sciffusion.fields.output import write_text
 from sciffusion.stages.base import Stage
 from sciffusion.stages.baselines import build_baselines
 from sciffusion.training.chain import device_of, extended, rank, steps_of, wait_for
@@ -132,9 +132,7 @@ def _open_run(settings: config.Experiment, overwrite: bool) -> Path:
         for old in ("checkpoints", "prepared", "stages", "emulator"):
             shutil.rmtree(folder / old, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f".experiment.{os.getpid()}"
-    temporary.write_text(yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False))
-    temporary.replace(path)
+    write_text(path, yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False))
     return folder
 
 

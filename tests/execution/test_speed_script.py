@@ -13,12 +13,17 @@ import torch
 ROOT = Path(__file__).parents[2]
 
 
-def script(out, *arguments):
-    command = [sys.executable, "benchmarks/speed.py", "--toy", "--device", "cpu", "--out", str(out), *arguments]
+def python(*words):
+    """What Python prints, run from the root of the repository."""
     environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, *words]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def script(out, *arguments):
+    return python("benchmarks/speed.py", "--toy", "--device", "cpu", "--out", str(out), *arguments)
 
 
 def test_rows_are_measured_once_and_resumed(tmp_path):
@@ -53,9 +58,7 @@ def test_a_task_that_fails_or_hangs_costs_its_own_time_only():
         "late = dict(perform(act, ['hang'], limit=60, until=start + 3))\n"
         "print(late, time.monotonic() - start < 60)\n"
     )
-    environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"}
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True)
-    results, late = done.stdout.splitlines()
+    results, late = python("-c", code).splitlines()
     found = ast.literal_eval(results)
     assert found["a"] == {"done": "a"}
     assert found["b"] == {"done": "b"}
@@ -78,10 +81,8 @@ def test_what_compiles_ahead_is_waited_for_and_stands_still_while_a_clock_runs(t
         "):\n"
         "    print(task[0], result)\n"
     )
-    environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"}
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True)
-    found = done.stdout.splitlines()
-    assert set(found) == {"quiet {'seen': 1}", "ahead {'done': 'ahead'}", "needs {'done': 'needs'}"}, done.stderr
+    found = python("-c", code).splitlines()
+    assert set(found) == {"quiet {'seen': 1}", "ahead {'done': 'ahead'}", "needs {'done': 'needs'}"}
     assert found[-1].startswith("needs")
 
 
@@ -116,18 +117,14 @@ def test_merged_parts_replace_older_rows_but_no_measurement_by_an_error(plan, tm
 
 
 def test_the_list_names_the_peers_and_all_sizes():
-    environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "benchmarks/speed.py", "--list", "--train"]
-    names = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True).stdout
+    names = python("benchmarks/speed.py", "--list", "--train")
     for part in ("physicsnemo-songunet/256/b16", "diffusers-unet2d", "unet-10", "/512/b16/", "/16384/", "train/"):
         assert part in names
 
 
 def test_the_page_shows_what_was_measured():
     """Every line of its tables of networks is one of the table that the script makes of the committed results."""
-    command = [sys.executable, "benchmarks/speed.py", "--table"]
-    environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"}
-    made = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True).stdout
+    made = python("benchmarks/speed.py", "--table")
     page = (ROOT / "docs" / "performance.md").read_text()
     shown = [line for line in page.splitlines() if line.startswith(("| call/", "| sample/", "| train/", "| grid/"))]
     assert len(shown) > 10
