@@ -57,12 +57,13 @@ PartitionName=high Nodes={host} PriorityTier=10 PreemptMode=OFF MaxTime=60
 
 
 class Cluster:
-    """A running cluster; ``environment`` makes SLURM's commands talk to it."""
+    """A running cluster; with ``variables`` in the environment SLURM's commands talk to it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         path = f"{os.environ.get('PATH', '')}:/usr/sbin"
-        self.environment = {**os.environ, "SLURM_CONF": str(folder / "slurm.conf"), "PATH": path}
+        self.variables = {"SLURM_CONF": str(folder / "slurm.conf"), "PATH": path}
+        self.environment = os.environ | self.variables
 
     def run(self, *command: str) -> str:
         """Output of one of SLURM's commands."""

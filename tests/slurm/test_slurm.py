@@ -16,7 +16,8 @@ from tests.tiny import tiny_data, tiny_experiment, write_experiment
 from tests.training.test_resume import assert_same, weights
 
 ROOT = Path(__file__).parents[2]
-STEPS = 400  # of the training: half a minute at least
+GATE = Path(__file__).parent / "gate"  # holds the processes of jobs until they are asked to stop or the test opens it
+STEPS = 200  # of the training
 PATIENCE = 600.0  # seconds for a job, on a loaded machine
 MISSING = [name for name in PROGRAMS if shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin") is None]
 
@@ -33,13 +34,10 @@ def slurm():
         yield one
 
 
-def environment(extra=()):
-    return os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **dict(extra)}
-
-
-def command(folder, *words, env=None):
+def command(folder, *words, **variables):
     line = [sys.executable, "-m", "sciffusion", *map(str, words)]
-    done = subprocess.run(line, cwd=folder, env=env or environment(), capture_output=True, text=True, check=False)
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"} | variables
+    done = subprocess.run(line, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr + done.stdout
     return done.stdout
 
@@ -47,8 +45,12 @@ def command(folder, *words, env=None):
 def submit(slurm, folder, *words):
     """Number of the job."""
     options = ["--scheduler=slurm", "--partition=low", "--time=50min", "--now"]
-    out = command(folder, "submit", *options, *words, env=environment(slurm.environment | environment()))
-    return out.split()[-1]
+    variables = slurm.variables | {"PYTHONPATH": f"{GATE}:{ROOT}"}
+    return command(folder, "submit", *options, *words, **variables).split()[-1]
+
+
+def open_gate(folder):
+    (folder / "open").touch()
 
 
 def log_of(folder):
@@ -70,8 +72,8 @@ def finished(slurm, job):
 
 
 def processes(folder):
-    """Processes of sciffusion that work in ``folder``, without srun."""
-    found = []
+    """Processes of sciffusion that work in ``folder``, without srun, by the share of the array that they make."""
+    found = {}
     for path in Path("/proc").glob("[0-9]*"):
         try:
             words = (path / "cmdline").read_bytes().split(b"\0")
@@ -79,8 +81,9 @@ def processes(folder):
         except OSError:
             continue
         if here and Path(os.fsdecode(words[0])).name.startswith("python") and b"sciffusion" in words:
-            found.append(int(path.name))
-    return sorted(found)
+            share = words[words.index(b"--share") + 1] if b"--share" in words else path.name.encode()
+            found[share.decode()] = int(path.name)
+    return found
 
 
 def experiment(data, folder):
@@ -109,6 +112,7 @@ def test_a_training_that_is_stopped_and_preempted_ends_with_the_same_weights(slu
     wait(lambda: last_step(tmp_path) > stopped, "a checkpoint after the restart", tmp_path)
     preempt(slurm)
     wait(lambda: "restart 2" in log_of(tmp_path), "the second restart", tmp_path)
+    open_gate(tmp_path)
     wait(lambda: finished(slurm, job), "the end", tmp_path)
     assert_same(weights(trained / "run"), weights(tmp_path / "run"))
 
@@ -122,7 +126,7 @@ def preempt(slurm):
     slurm.run("sbatch", "--partition=high", "--exclusive", "--output=/dev/null", "--wrap=sleep 1")
 
 
-SAMPLING = ("--members=16", "--steps=64", "--batch-size=1", "--device=cpu", "--output=e.zarr")
+SAMPLING = ("--members=16", "--steps=8", "--batch-size=1", "--device=cpu", "--output=e.zarr")
 
 
 @pytest.fixture(scope="module")
@@ -139,19 +143,17 @@ def complete(store):
 def test_an_array_that_is_preempted_stopped_and_killed_ends_with_the_same_bytes(slurm, trained, whole, tmp_path):
     store = tmp_path / "e.zarr"
     job = submit(slurm, tmp_path, "--array=4", "generate", trained / "run", *SAMPLING)
-    wait(lambda: complete(store) >= 4, "the first members", tmp_path)
+    wait(lambda: complete(store) == 4, "an item of every task", tmp_path)
     preempt(slurm)
-    wait(lambda: not processes(tmp_path), "the preemption", tmp_path)
-    done = complete(store)
-    assert done < len_of(whole)
-    wait(lambda: complete(store) >= done + 4, "members after the preemption", tmp_path)
+    wait(lambda: log_of(tmp_path).count("are complete already") == 4, "every task again", tmp_path)
+    assert complete(store) < len_of(whole)
     running = processes(tmp_path)
-    os.kill(running[0], signal.SIGKILL)
-    os.kill(running[-1], signal.SIGUSR1)
+    os.kill(running["0/4"], signal.SIGKILL)
+    os.kill(running["1/4"], signal.SIGUSR1)
+    open_gate(tmp_path)
     wait(lambda: finished(slurm, job), "the end", tmp_path)
     logs = log_of(tmp_path)
     assert "restart 1" in logs
-    assert len(running) > 1
     assert "status 137" in logs
     assert "status 85" in logs
     assert contents(store) == whole
@@ -166,10 +168,11 @@ def test_torchrun_in_a_job_is_stopped_by_the_warning_and_goes_on(slurm, trained,
     store = tmp_path / "e.zarr"
     options = ("--launcher=torchrun", "--processes=2")
     job = submit(slurm, tmp_path, *options, "generate", trained / "run", *SAMPLING)
-    wait(lambda: complete(store) >= 4, "the first members", tmp_path)
+    wait(lambda: complete(store) == 2, "an item of every process", tmp_path)
     slurm.run("scancel", "--batch", "--signal=USR1", job)  # as --signal=B:USR1@300 does in time
     wait(lambda: "status 85" in log_of(tmp_path), "the stop", tmp_path)
-    assert 4 <= complete(store) < len_of(whole)
+    assert 2 <= complete(store) < len_of(whole)
+    open_gate(tmp_path)
     wait(lambda: finished(slurm, job), "the end", tmp_path)
     assert "restart 1" in log_of(tmp_path)
     assert contents(store) == whole
