@@ -8,10 +8,10 @@ import xarray as xr
 
 from sciffusion.evaluation.bootstrap import bounds
 from sciffusion.evaluation.calibration import SPREAD_SUMS, curves
-from sciffusion.evaluation.distributions import LEVELS, Distribution, kolmogorov_smirnov, wasserstein
+from sciffusion.evaluation.distributions import LEVELS, WIDER, Distribution, kolmogorov_smirnov, wasserstein
 from sciffusion.evaluation.panel import Marks
 from sciffusion.evaluation.ranks import flatness
-from sciffusion.evaluation.results import BOUNDS, Results
+from sciffusion.evaluation.results import BOUNDS, Metric, Read, Results
 from sciffusion.evaluation.tally import Tally
 
 __all__ = ["tables"]
@@ -21,6 +21,7 @@ SPREAD_BINS = 12
 RANK_TESTS = ("flat", "slope", "curvature")
 CLASSES = 80
 RANKS = "rank_histogram_ranks"
+Of = Callable[[Metric, Read, str, str], np.ndarray | None]  # Results.of_all or Results.of_cases
 
 
 def tables(results: Results) -> list[xr.Dataset]:
@@ -39,9 +40,9 @@ def _ranks(results: Results) -> xr.Dataset:
     bins = max(len(next(iter(t.by_case.values()))[RANKS]) for t in tallies)
     ds = xr.Dataset(coords={**results.coords, "rank": np.arange(bins)})
     text = "share of the truth in each rank over that of a flat histogram"
-    values = results.table(partial(_histogram, results, bins), (bins,))
+    values = results.table(partial(_histogram, results), (bins,))
     ds["rank_histogram"] = ((*PAIR, "rank"), values, {"long_name": text, "units": "1"})
-    ends = results.table(partial(_histogram_interval, results, bins), (bins, 2))
+    ends = results.table(partial(_histogram_interval, results), (bins, 2))
     ds["rank_histogram_interval"] = ((*PAIR, "rank", "bound"), ends, {"long_name": "95 % interval of rank_histogram"})
     chance = results.table(partial(_flatness, results), (len(RANK_TESTS),))
     text = "chance of such a departure from a flat histogram: any, a slope (bias), a curvature (spread)"
@@ -49,22 +50,16 @@ def _ranks(results: Results) -> xr.Dataset:
     return ds.assign_coords(bound=BOUNDS, rank_test=list(RANK_TESTS))
 
 
-def _histogram(results: Results, size: int, system: str, field: str) -> np.ndarray | None:
+def _histogram(results: Results, system: str, field: str) -> np.ndarray | None:
     tally = results.tally(system, field)
     if tally is None:
         return None
-    counts = tally.stacked(RANKS).sum(axis=(0, 2))
-    return _padded(_relative(counts), size)
+    return _relative(tally.stacked(RANKS).sum(axis=(0, 2)))
 
 
 def _relative(counts: np.ndarray) -> np.ndarray:
     """Counts (..., rank) over those of a flat histogram."""
     return np.asarray(counts / counts.mean(axis=-1, keepdims=True))
-
-
-def _padded(values: np.ndarray, size: int) -> np.ndarray:
-    """NaN for the ranks (first axis) that a smaller ensemble has not."""
-    return np.concatenate([values, np.full((size - len(values), *values.shape[1:]), np.nan)])
 
 
 def _drawn_ranks(results: Results, system: str, field: str) -> np.ndarray | None:
@@ -73,9 +68,9 @@ def _drawn_ranks(results: Results, system: str, field: str) -> np.ndarray | None
     return None if drawn is None else _relative(drawn)
 
 
-def _histogram_interval(results: Results, size: int, system: str, field: str) -> np.ndarray | None:
+def _histogram_interval(results: Results, system: str, field: str) -> np.ndarray | None:
     drawn = _drawn_ranks(results, system, field)
-    return None if drawn is None else _padded(bounds(drawn), size)
+    return None if drawn is None else bounds(drawn)
 
 
 def _flatness(results: Results, system: str, field: str) -> np.ndarray | None:
@@ -182,21 +177,34 @@ def _wide(tally: Tally) -> dict[str, np.ndarray]:
 
 
 def _densities(results: Results) -> xr.Dataset:
-    shape = (len(results.fields), CLASSES)
-    members, (truth, low, high) = np.full((len(results.systems), *shape), np.nan), np.full((3, *shape), np.nan)
-    for j, field in enumerate(results.fields):
-        found = {s: t.total for s in results.systems if (t := results.tally(s, field)) is not None}
-        if not found:
-            continue
-        form = _distribution(results, field)
-        everything = np.sum([total["values_members"] + total["values_truth"] for total in found.values()], axis=0)
-        classes = form.classes(everything, CLASSES)
-        size = len(classes) - 1
-        low[j, :size], high[j, :size] = form.edges[classes[:-1]], form.edges[classes[1:]]
-        for system, total in found.items():
-            members[results.systems.index(system), j, :size] = form.density(total["values_members"], classes)
-            truth[j, :size] = form.density(total["values_truth"], classes)
-    ds = xr.Dataset(coords=dict(results.coords))
-    ds["density_members"] = ((*PAIR, "class"), members, {"long_name": "probability density of the members"})
-    ds["density_truth"] = (("variable", "class"), truth, {"long_name": "probability density of the truth"})
-    return ds.assign(class_low=(("variable", "class"), low), class_high=(("variable", "class"), high))
+    """In classes of the wider bins, the same for all systems."""
+    ds = xr.Dataset(coords={**results.coords, "bound": BOUNDS})
+    values = results.table(partial(_density, results, results.of_all), (2, CLASSES))
+    ends = results.table(partial(_density, results, results.of_cases), (2, CLASSES, 2))
+    for name, dims, own in (
+        ("members", PAIR, (slice(None), slice(None), 0)),
+        ("truth", PAIR[1:], (0, slice(None), 1)),
+    ):
+        ds[f"density_{name}"] = ((*dims, "class"), values[own], {"long_name": f"probability density of the {name}"})
+        words = {"long_name": f"95 % interval of density_{name}, by resampling cases"}
+        ds[f"density_{name}_interval"] = ((*dims, "class", "bound"), ends[own], words)
+    edges = results.table(lambda _, field: _class_edges(results, field), (2, CLASSES), results.systems[:1])[0]
+    return ds.assign({f"class_{end}": (("variable", "class"), edges[:, i]) for i, end in enumerate(("low", "high"))})
+
+
+def _density(results: Results, of: Of, system: str, field: str) -> np.ndarray | None:
+    """Of members and truth, (2, class) or (2, class, bound)."""
+    form, classes = _distribution(results, field), _value_classes(results, field)
+    return of(lambda s: form.density(np.stack([s["members"], s["truth"]], -2), classes), _wide, system, field)
+
+
+def _value_classes(results: Results, field: str) -> np.ndarray:
+    """Indices of the edges of wider bins, (class + 1,): they hold the values of every system."""
+    found = [tally.total for name in results.systems if (tally := results.tally(name, field)) is not None]
+    counts = np.sum([total["values_members"] + total["values_truth"] for total in found], axis=0)
+    return _distribution(results, field).classes(counts.reshape(-1, WIDER).sum(axis=1), CLASSES)
+
+
+def _class_edges(results: Results, field: str) -> np.ndarray:
+    edges = _distribution(results, field).edges[WIDER * _value_classes(results, field)]
+    return np.stack([edges[:-1], edges[1:]])

@@ -68,15 +68,18 @@ class Distribution:
         return np.asarray(edges[upper - 1] + share * np.diff(edges)[upper - 1])
 
     def classes(self, counts: np.ndarray, most: int = 80) -> np.ndarray:
-        """Indices of ``edges`` (class + 1,) that cut the range of the values into at most ``most`` even classes."""
+        """Indices of the edges of ``counts`` (bin,) that cut the range of the values into ``most`` classes or fewer.
+
+        Of shape (class + 1,); all classes but the last hold equally many bins.
+        """
         held = np.flatnonzero(counts)
         width = max(1, -(-(held[-1] + 1 - held[0]) // most))
         return np.append(np.arange(held[0], held[-1] + 1, width), held[-1] + 1)
 
     def density(self, counts: np.ndarray, classes: np.ndarray) -> np.ndarray:
-        """Probability density in every class."""
-        area = np.add.reduceat(np.append(counts, 0.0), classes)[:-1]
-        return np.asarray(area / counts.sum() / np.diff(self.edges[classes]))
+        """Probability density (..., class) of ``counts`` (..., bin), which are 0 outside the classes."""
+        area = np.add.reduceat(counts, classes[:-1], axis=-1)
+        return np.asarray(area / counts.sum(axis=-1, keepdims=True) / np.diff(self.edges_of(counts.shape[-1])[classes]))
 
 
 def wasserstein(first: np.ndarray, second: np.ndarray, edges: np.ndarray) -> np.ndarray:

@@ -63,43 +63,43 @@ def tables(results: Results) -> list[xr.Dataset]:
     if not most:
         return []
     ds = xr.Dataset(coords={**results.coords, "event": list(EVENTS), "window": list(WINDOWS), "bound": BOUNDS})
-    levels = results.table(partial(_levels, results, most), (len(EVENTS), most))
+    levels = results.table(partial(_levels, results), (len(EVENTS), most))
     words = {"long_name": "probability of the event in the ensemble", "units": "1"}
     ds["forecast_probability"] = ((*DIMS, CURVE), levels, words)
     sizes = {CURVE: most, "window": len(WINDOWS)}
     for name, one in NUMBERS.items():
         own = () if one.dim is None else (one.dim,)
         shape = (len(EVENTS), *(sizes[dim] for dim in own))
-        values = results.table(partial(_value, results, one, shape), shape)
-        ends = results.table(partial(_interval, results, one, (*shape, 2)), (*shape, 2))
+        values = results.table(partial(_value, results, one), shape)
+        ends = results.table(partial(_interval, results, one), (*shape, 2))
         ds[name] = ((*DIMS, *own), values, {"long_name": one.text, "units": "1"})
         text = f"95 % interval of {name}, by resampling cases; withheld when under ten cases carry the event"
         ds[f"{name}_interval"] = ((*DIMS, *own, "bound"), ends, {"long_name": text, "units": "1"})
     return [ds]
 
 
-def _levels(results: Results, most: int, system: str, field: str) -> np.ndarray | None:
+def _levels(results: Results, system: str, field: str) -> np.ndarray | None:
     tally = results.tally(system, field)
     if tally is None:
         return None
     size = event_tables(tally)["table"].shape[-1]
-    return _padded(np.tile(np.arange(size) / (size - 1), (len(EVENTS), 1)), (len(EVENTS), most))
+    return np.tile(np.arange(size) / (size - 1), (len(EVENTS), 1))
 
 
-def _value(results: Results, one: Number, shape: tuple[int, ...], system: str, field: str) -> np.ndarray | None:
+def _value(results: Results, one: Number, system: str, field: str) -> np.ndarray | None:
     tally, found = results.tally(system, field), results.of_all(one.metric, one.read, system, field)
     if tally is None or found is None:
         return None
     happened, area = _happened(tally), event_tables(tally)["table"].sum()
-    return _padded(_only(happened.sum(axis=0) > LEAST * area / len(EVENTS), found), shape)
+    return _only(happened.sum(axis=0) > LEAST * area / len(EVENTS), found)
 
 
-def _interval(results: Results, one: Number, shape: tuple[int, ...], system: str, field: str) -> np.ndarray | None:
+def _interval(results: Results, one: Number, system: str, field: str) -> np.ndarray | None:
     tally, found = results.tally(system, field), results.of_cases(one.metric, one.read, system, field)
     if tally is None or found is None:
         return None
     blocks = [results.resampling[field].effective_blocks(event[:, None]) for event in _happened(tally).T]
-    return _padded(_only(np.array(blocks) >= LEAST_BLOCKS, found), shape)
+    return _only(np.array(blocks) >= LEAST_BLOCKS, found)
 
 
 def _happened(tally: Tally) -> np.ndarray:
@@ -110,9 +110,3 @@ def _happened(tally: Tally) -> np.ndarray:
 def _only(events: np.ndarray, values: np.ndarray) -> np.ndarray:
     """``values`` (event, ...) of these ``events`` (event,), NaN of the others."""
     return np.where(events.reshape(-1, *[1] * (values.ndim - 1)), values, np.nan)
-
-
-def _padded(values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """NaN for the probabilities that a smaller ensemble has not."""
-    gaps = [(0, size - n) for size, n in zip(shape, values.shape, strict=True)]
-    return np.pad(values, gaps, constant_values=np.nan)

@@ -73,14 +73,14 @@ class Results:
         return self.panel.tallies.get((self.sample, system, field))
 
     def table(self, value: Cell, shape: tuple[int, ...] = (), systems: Sequence[str] | None = None) -> np.ndarray:
-        """An array (system, field, *shape) of ``value(system, field)``, NaN where that is None."""
+        """An array (system, field, *shape) of ``value(system, field)``, NaN where that is None or ends earlier."""
         rows = self.systems if systems is None else systems
         filled = np.full((len(rows), len(self.fields), *shape), np.nan)
         for i, system in enumerate(rows):
             for j, field in enumerate(self.fields):
                 answer = value(system, field)
                 if answer is not None:
-                    filled[i, j] = answer
+                    filled[i, j][tuple(slice(size) for size in np.shape(answer))] = answer
         return filled
 
     def sums(self, system: str, field: str) -> dict[str, np.ndarray] | None:

@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from sciffusion.evaluation.dispersion import Ranks
-from sciffusion.evaluation.distributions import LEVELS, Distribution, kolmogorov_smirnov, wasserstein
+from sciffusion.evaluation.distributions import LEVELS, WIDER, Distribution, kolmogorov_smirnov, wasserstein
 from sciffusion.evaluation.exceedance import Exceedance, ratio, thresholds
 from sciffusion.evaluation.measured import OfCells
 from sciffusion.evaluation.score import Pair
@@ -33,6 +33,17 @@ def test_density_integrates_to_one(counted):
     assert len(classes) <= 81
     density = shape.density(total["values_truth"], classes)
     assert (density * np.diff(shape.edges[classes])).sum() == pytest.approx(1, rel=1e-12)
+
+
+def test_density_of_wider_bins_is_that_of_the_bins_they_are_made_of(counted):
+    """Resamples in the same classes, several at a time."""
+    _, _, shape, total = counted
+    counts = np.stack([total["values_truth"], total["values_members"]])
+    wide = counts.reshape(2, -1, WIDER).sum(axis=-1)
+    classes = shape.classes(wide.sum(axis=0))
+    several = shape.density(wide, classes)
+    for one, row in zip(counts, several, strict=True):
+        np.testing.assert_allclose(row, shape.density(one, WIDER * classes), rtol=1e-12)
 
 
 def test_distances_agree_with_scipy(counted):

@@ -14,7 +14,7 @@ HELD = (
     *("roc_area", "event_brier", "fractions_skill", "hit_rate", "false_alarm_rate", "forecast_share"),
     *("observed_frequency", "isotonic_frequency", "structure_function_members", "structure_function_truth"),
     *("autocorrelation_members", "flatness_members", "joint_extremes_truth"),
-    *("wasserstein", "kolmogorov_smirnov", "quantile_difference"),
+    *("wasserstein", "kolmogorov_smirnov", "quantile_difference", "density_members", "density_truth"),
     *("variables_correlation_members", "variables_joint_extremes_truth"),
     *("pooled_crps_ratio", "rank_histogram", "spread_in_bin", "rmse_in_bin", "coarse_rms", "coarse_bias"),
 )
@@ -64,6 +64,13 @@ def test_the_ratio_of_whole_field_scores_is_paired(scores):
     ratio = scores.energy_score_ratio_interval.isel(baseline=0, variable=0)
     assert float(ratio.sel(bound="upper")) < 1
     assert float(np.diff(ratio)[0]) < 2 * float(np.diff(plain)[0])
+
+
+def test_classes_of_the_density_are_the_same_for_all_and_hold_every_value(scores):
+    one = scores.isel(variable=0).dropna("class", subset=["class_low"])
+    np.testing.assert_array_equal(one.class_low[1:], one.class_high[:-1])
+    for density in (*one.density_members, one.density_truth):
+        assert float((density * (one.class_high - one.class_low)).sum()) == pytest.approx(1, rel=1e-12)
 
 
 def test_rank_tests_clear_the_perfect_and_name_the_wide(scores):

@@ -95,7 +95,7 @@ VALUES = (
         "densities",
         values.densities,
         "The members should follow the truth down to the rarest values. A curve that ends early has cut its extremes "
-        "off.",
+        "off. Grey: 95 % interval of the truth.",
         ("density_members",),
     ),
     Plot(

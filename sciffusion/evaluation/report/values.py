@@ -15,13 +15,17 @@ __all__ = ["cell_returns", "densities", "quantiles", "returns", "tails"]
 def densities(one: xr.Dataset) -> list[Drawing]:
     """Probability densities on a logarithmic axis."""
     canvas, (axes,) = figure()
+    axes.set_yscale("log")
     middle = (one["class_low"] + one["class_high"]) / 2
     for system in known_systems(one, "density_members")[::-1]:
         density = one["density_members"].sel(system=system)
         axes.plot(middle, density.where(density > 0), **{**style(one, system), "marker": ""}, label=system)
     truth = one["density_truth"]
     axes.plot(middle, truth.where(truth > 0), color=INK, lw=1.2, label="truth")
-    axes.set(title="Distribution of values", xlabel=f"value{unit(one)}", ylabel="probability density", yscale="log")
+    floor = axes.get_ylim()[0]
+    ends = one["density_truth_interval"].transpose("bound", ...).values
+    axes.fill_between(middle, *np.maximum(ends, floor), color=INK, alpha=0.13, lw=0)
+    axes.set(title="Distribution of values", xlabel=f"value{unit(one)}", ylabel="probability density")
     powers(axes.yaxis)
     axes.legend()
     return [Drawing(canvas, "Probability density of truth and members, logarithmic")]
