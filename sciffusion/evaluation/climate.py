@@ -138,10 +138,8 @@ def _of_year(
 
 def _days(source: Source, one: Field, year: Sequence[Case], cells: tuple[slice, ...]) -> np.ndarray | None:
     """(day, member, *cells); None where a day is missing."""
-    found = []
-    for case in year:
-        members = source.read(one, case)
-        if members is None:
-            return None
-        found.append(members[(slice(None), *cells)])
-    return np.stack(found)
+    held = source.held(one, year, dict(zip(source.layout.grid, cells, strict=True)))
+    if held is None:
+        return None
+    days = [day for case in year if (day := held.read(one, case)) is not None]
+    return np.stack(days) if len(days) == len(year) else None

@@ -1,6 +1,6 @@
 """Reading one case of one field at a time from data that line up with the ensemble, whatever their order and names."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from math import prod
@@ -90,6 +90,22 @@ class Source:
         if first is None:
             return None
         return Spool(member for block in chain([first], blocks) if block is not None for member in block)
+
+    def held(self, field: Field, cases: Sequence[Case], cells: Mapping[str, slice]) -> "Source | None":
+        """Some cells of these cases in memory, read at once; None when a case or the variable is not there.
+
+        Where a chunk holds many cases, reading them one by one reads all of it for each.
+        """
+        if field.variable not in self.ds:
+            return None
+        ds = self.ds[[field.variable]].isel(cells, missing_dims="ignore")
+        for dim in cases[0].values.keys() & set(ds.dims):
+            values = {case.values[dim] for case in cases}
+            places = [place for value in values if (place := self._place(dim, value)) is not None]
+            if len(places) < len(values):
+                return None
+            ds = ds.isel({dim: slice(min(places), max(places) + 1)})
+        return replace(self, ds=ds.compute())
 
     def only(self, members: slice) -> "Source":
         """Some of the members."""
