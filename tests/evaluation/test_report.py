@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 import xarray as xr
+from matplotlib import image
 
 from sciffusion.cli import evaluate as command
 from sciffusion.errors import SciffusionError
@@ -161,8 +162,8 @@ def test_figures_are_written_as_pictures_of_every_plot(evaluation, tmp_path):
     for plot in (plot for section in SECTIONS for plot in section.plots if plot.possible(one)):
         stem = f"t_{plot.name}_0" if len(plot.draw(one)) > 1 else f"t_{plot.name}"
         assert {f"{stem}.svg", f"{stem}.png"} <= names
-    pixels = (tmp_path / "figures" / "t_map_truth.png").read_bytes()
-    assert pixels.startswith(b"\x89PNG")
+    pixels = image.imread(tmp_path / "figures" / "t_map_truth.png")
+    assert pixels[0, 0].tolist() == [1, 1, 1, 1]  # white, not transparent
     assert "currentColor" not in (tmp_path / "figures" / "t_map_truth.svg").read_text()
 
 

@@ -121,11 +121,13 @@ class Drawing:
             axes.set_title(f"{axes.get_title(loc='left')}: {words}")
 
     def save(self, stem: Path) -> list[Path]:
-        """As STEM.svg and STEM.png on white paper, for a document of the reader's own."""
+        """As STEM.svg, and STEM.png on white paper, for a document of the reader's own."""
         vector, pixels = stem.with_name(f"{stem.name}.svg"), stem.with_name(f"{stem.name}.png")
         vector.write_text(self._svg(), encoding="utf-8")
         with styled():
-            self.canvas.savefig(pixels, dpi=200, facecolor="white")
+            self.canvas.patch.set(alpha=1, facecolor="white")
+            self.canvas.savefig(pixels, dpi=200)
+            self.canvas.patch.set_alpha(0)
         return [vector, pixels]
 
     def _svg(self) -> str:
