@@ -80,7 +80,7 @@ class Results:
             for j, field in enumerate(self.fields):
                 answer = value(system, field)
                 if answer is not None:
-                    filled[i, j][tuple(slice(size) for size in np.shape(answer))] = answer
+                    filled[i, j, ...][tuple(slice(size) for size in np.shape(answer))] = answer
         return filled
 
     def sums(self, system: str, field: str) -> dict[str, np.ndarray] | None:

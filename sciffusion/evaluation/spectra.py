@@ -19,10 +19,12 @@ from scipy.special import gamma
 
 from sciffusion.evaluation.backend import NUMPY, Array, Backend
 
-__all__ = ["EARTH_RADIUS", "Basis", "Shells", "Zonal", "half_octaves", "slope"]
+__all__ = ["EARTH_RADIUS", "Basis", "Shells", "Zonal", "half_octaves", "slope", "unresolved"]
 
 EARTH_RADIUS = 6371.0  # km
 USABLE = 0.8  # share of the Nyquist wavenumber up to which spectra are compared
+CUT = 1e-3  # by which power falls at once beyond the truncation of a spectral model; smooth spectra do not
+NOTHING = 1e-6  # share of the power that may be left there; packing into 16 bits leaves some 1e-9
 
 
 class Basis(Protocol):
@@ -253,6 +255,20 @@ def half_octaves(lowest: float, nyquist: float, usable: float = USABLE) -> np.nd
     """Edges of half-octave bins, rising to exactly ``usable`` times the Nyquist wavenumber from below ``lowest``."""
     bins = int(np.ceil(2 * np.log2(usable * nyquist / lowest) + 1e-9))
     return usable * nyquist * 2.0 ** (-0.5 * np.arange(bins, -1, -1))
+
+
+def unresolved(power: np.ndarray) -> np.ndarray:
+    """Where ``power`` (..., wavenumber), rising in wavenumber, is what rounding leaves beyond a truncation.
+
+    There and at all finer ones it is under ``CUT`` times that of the step before, and under ``NOTHING`` times the sum.
+    Spectra that fall steeply but smoothly have no such cut.
+    """
+    power = np.nan_to_num(power)
+    rest = np.maximum.accumulate(power[..., ::-1], axis=-1)[..., ::-1]
+    limit = np.minimum(CUT * power[..., :-1], NOTHING * power.sum(axis=-1, keepdims=True))
+    cut = np.zeros(power.shape, dtype=bool)
+    cut[..., 1:] = rest[..., 1:] < limit
+    return np.asarray(np.logical_or.accumulate(cut, axis=-1))
 
 
 def slope(wavenumber: np.ndarray, density: np.ndarray, between: Sequence[float]) -> float:

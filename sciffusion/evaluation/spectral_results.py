@@ -7,6 +7,7 @@ import numpy as np
 import xarray as xr
 
 from sciffusion.evaluation.bootstrap import LEAST_BLOCKS, block_length
+from sciffusion.evaluation.spectra import unresolved
 from sciffusion.evaluation.spectral import KINDS, Spectral
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ def _scatter(results: "Results", above: str, below: str, system: str, field: str
 
 
 def _log_distance(ratio: xr.DataArray) -> xr.DataArray:
-    """RALSD of CORDEX-ML-Bench (arXiv:2606.29172): rms of the log-spectral difference in decibels."""
+    """RALSD of CORDEX-ML-Bench (arXiv:2606.29172): rms of the log-spectral difference in dB, where there is one."""
     decibels: xr.DataArray = 10 * xr.ufuncs.log10(ratio.where(ratio > 0))
     distance: xr.DataArray = xr.ufuncs.sqrt((decibels**2).mean(dim=["band", "scale"]))
     text = "root mean square over bands and half-octave bins of 10 log10(power of members / power of truth)"
@@ -144,6 +145,7 @@ def _by_case(results: "Results", name: str, shape: tuple[int, ...]) -> np.ndarra
 def _ratios(bins: dict[str, np.ndarray]) -> dict[str, tuple[tuple[str, ...], np.ndarray, dict[str, str]]]:
     dims = ("system", "variable", "band", "scale")
     uncertain = np.maximum(bins["variance"], bins["error"]) > KNOWN * bins["truth"]
+    noise = unresolved(np.fmax(bins["members"], bins["truth"]))
     with np.errstate(invalid="ignore", divide="ignore"):
         values = {
             "spectral_ratio": (bins["members"] / bins["truth"], "power of members over power of the truth"),
@@ -157,7 +159,10 @@ def _ratios(bins: dict[str, np.ndarray]) -> dict[str, tuple[tuple[str, ...], np.
                 "correlation of mean and truth, by scale",
             ),
         }
-    return {name: (dims, value, {"long_name": text, "units": "1"}) for name, (value, text) in values.items()}
+    return {
+        name: (dims, np.where(noise, np.nan, value), {"long_name": text, "units": "1"})
+        for name, (value, text) in values.items()
+    }
 
 
 def _truth_error(results: "Results", edges: np.ndarray) -> xr.DataArray:

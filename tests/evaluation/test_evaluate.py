@@ -198,6 +198,31 @@ def test_training_cases_are_scored_apart(perfect):
     assert both.in_sample.sizes["case"] == 6
 
 
+def test_beyond_the_truncation_of_a_spectral_model_nothing_is_compared_and_noise_is_named():
+    """Truth packed into 16 bits, members not: of what packing leaves they have none."""
+    generator = np.random.default_rng(4)
+    draws = generator.normal(size=(9, 24, 32, 64)) + 2 * generator.normal(size=(24, 32, 64))
+    modes = np.fft.rfft(draws, axis=-1)
+    modes[..., 9:] = 0
+    draws = np.fft.irfft(modes, axis=-1)
+    packed = np.round(draws[0] * 4000) / 4000
+    coords = {"lat": np.linspace(87, -87, 32), "lon": np.arange(64) * 5.625}
+    dims = ("time", "lat", "lon")
+    truth = xr.Dataset({"t": (dims, packed)}, coords)
+    ensemble = xr.Dataset({"t": (("member", *dims), draws[1:])}, coords)
+    found = evaluate(ensemble, truth)
+    one = found.scores.isel(system=0, variable=0)
+    beyond = (one.scale_low > 9).values
+    assert beyond.sum() == 3
+    assert one.spectral_ratio[:, beyond].isnull().all()
+    assert one.spread_skill_by_scale[:, beyond].isnull().all()
+    assert float(one.ralsd) < 1
+    assert found.faults["t"] == []
+    noisy = evaluate(ensemble + 0.05 * generator.normal(size=draws[1:].shape), truth)
+    assert "spectrum" in noisy.faults["t"]
+    assert float(noisy.scores.ralsd[0, 0]) > 10
+
+
 def test_no_time_no_coordinates_and_three_dimensions():
     generator = np.random.default_rng(0)
     draws = generator.normal(size=(6, 8, 9, 10))

@@ -205,3 +205,13 @@ def test_ten_times_the_power_is_ten_decibels():
     power = power_spectrum(plane(power_law((32, 32), (1.0, 1.0), -2.0, 0)), periodic=["y", "x"])
     assert float(ralsd(10 * power, power)) == pytest.approx(10, rel=1e-12)
     assert float(ralsd(power, power)) == 0
+
+
+@pytest.mark.parametrize(("noise", "distance"), [(1e-6, 0.0), (1e-1, 30.0)])
+def test_beyond_the_truncation_of_both_there_is_no_log_spectral_distance(noise, distance):
+    """Rounding is not compared with rounding; noise where the truth has none is."""
+    k = xr.DataArray(np.arange(65.0), dims="wavenumber", name="wavenumber", coords={"wavenumber": np.arange(65.0)})
+    power = xr.where(k > 0, k.clip(min=1) ** -3.0, 1e5)  # the mean is no part of it
+    truth, members = power.where(k <= 31, 1e-12), power.where(k <= 31, 1e-5 * noise)
+    found = float(ralsd(members, truth))
+    assert found == 0 if distance == 0 else found > distance

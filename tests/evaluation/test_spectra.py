@@ -6,7 +6,7 @@ import pytest
 from sciffusion.evaluation.backend import backend_of
 from sciffusion.evaluation.domain import Domain
 from sciffusion.evaluation.score import Pair
-from sciffusion.evaluation.spectra import Shells, half_octaves, slope
+from sciffusion.evaluation.spectra import Shells, half_octaves, slope, unresolved
 from sciffusion.evaluation.spectral import Spectral
 from sciffusion.fields.grid import Grid
 
@@ -105,6 +105,19 @@ def test_half_octaves_end_at_the_usable_share_of_nyquist():
     assert edges[-1] == pytest.approx(144.0)
     assert edges[0] < 1.0 <= edges[1] * 1.0000001
     np.testing.assert_allclose(edges[1:] / edges[:-1], np.sqrt(2))
+
+
+@pytest.mark.parametrize("exponent", [0.0, -3.0, -8.0])
+def test_only_a_truncation_ends_what_a_spectrum_resolves(exponent):
+    """Not a smooth fall, however steep; not a gap in between; not a trend that dwarfs everything else."""
+    k = np.arange(1.0, 65.0)
+    power = k**exponent
+    assert not unresolved(power).any()
+    # 1e-12 is what is left of these powers after rounding, in a steep spectrum as well
+    truncated = np.where(k > 31, 1e-12 * power.sum(), np.maximum(power, 1e-7 * power.sum()))
+    np.testing.assert_array_equal(unresolved(np.stack([truncated, power])), [k > 31, k > 64])
+    assert not unresolved(np.where((k > 31) & (k < 40), 0, np.maximum(power, 1e-7 * power.sum()))).any()
+    assert not unresolved(np.append(1e3, power / power.sum())).any()
 
 
 def test_spread_and_error_agree_at_every_scale_for_a_perfect_ensemble():

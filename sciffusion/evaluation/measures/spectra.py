@@ -15,7 +15,7 @@ from sciffusion.evaluation.domain import Domain, Window
 from sciffusion.evaluation.harmonics import Harmonics
 from sciffusion.evaluation.layout import member_dim
 from sciffusion.evaluation.measures.places import grid_of, mapped
-from sciffusion.evaluation.spectra import EARTH_RADIUS, Basis
+from sciffusion.evaluation.spectra import EARTH_RADIUS, Basis, unresolved
 
 __all__ = ["coherence", "cross_spectrum", "degree_spectrum", "ensemble_spectra", "power_spectrum", "ralsd"]
 
@@ -162,9 +162,12 @@ def degree_spectrum(field: xr.DataArray, dims: Sequence[str] | None = None) -> x
 def ralsd(power: xr.DataArray, reference: xr.DataArray, dim: str = "wavenumber") -> xr.DataArray:
     """Radially averaged log-spectral distance in dB: root mean square over ``dim`` of 10 log10(power / reference).
 
-    CORDEX-ML-Bench (arXiv:2606.29172). Wavenumber zero and empty shells are left out.
+    CORDEX-ML-Bench (arXiv:2606.29172). Wavenumber zero, empty shells, and shells where neither has more than rounding
+    leaves, as beyond the truncation of a spectral model, are left out. ``dim`` rises.
     """
-    ratio = (power / reference).where((power > 0) & (reference > 0) & (reference[dim] > 0))
+    either = xr.ufuncs.fmax(power, reference).where(reference[dim] > 0)
+    noise = xr.apply_ufunc(unresolved, either, input_core_dims=[[dim]], output_core_dims=[[dim]], dask="parallelized")
+    ratio = (power / reference).where((power > 0) & (reference > 0) & (reference[dim] > 0) & ~noise)
     distance: xr.DataArray = xr.ufuncs.sqrt(((10 * xr.ufuncs.log10(ratio)) ** 2).mean(dim))
     return distance.assign_attrs(long_name="log-spectral distance", units="dB")
 

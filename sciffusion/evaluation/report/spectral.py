@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 
 from sciffusion.evaluation.report.figures import INK, Drawing, figure, powers
 from sciffusion.evaluation.report.systems import known_systems, member_name, own_colour, style, wave_units
+from sciffusion.evaluation.spectra import unresolved
 from sciffusion.evaluation.verdict import spectral_tolerance
 
 __all__ = ["spectra", "squared"]
@@ -42,7 +43,10 @@ def _spectrum(one: xr.Dataset, band: str) -> Drawing:
     upper.loglog(k, mean, color=own_colour(one), ls=":", label="ensemble mean")
     truth = here["power_truth"].isel(system=0)[inside] * factor
     upper.loglog(k, truth, color=INK, lw=1.2, label="truth")
-    upper.set_ylim(float(truth[truth > 0].min()) / 30, None)
+    cut = unresolved(truth.values / factor.values)
+    upper.set_ylim(float(truth[(truth > 0) & ~cut].min()) / 30, None)
+    for axes in (upper, lower) if cut.any() else ():
+        axes.axvspan(float(k[cut][0]), float(k[-1]), color=INK, alpha=0.07, lw=0, label="no power in the truth")
     upper.legend(loc="lower left")
     upper.set_title(f"Power spectrum, {band}", pad=35)
     units = str(one["units"].item())

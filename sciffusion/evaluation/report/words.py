@@ -21,7 +21,8 @@ GLOSSARY = {
     "spread/skill": "sqrt((M+1)/M) times the root of the mean ensemble variance, over the RMSE of the ensemble mean. "
     "1 is calibrated, below 1 overconfident.",
     "spectral bins": "In how many half-octave bins of wavenumber, up to 0.8 of Nyquist, the members' power agrees with "
-    "the truth's to 10 % or two standard errors of the truth.",
+    "the truth's to 10 % or two standard errors of the truth. Bins beyond the truncation of a spectral model, where "
+    "power falls by a factor of 1000 or more at once, are left out if the members have no power there either.",
     "coarse rms": "Root mean square difference between the conservatively coarsened members and the coarse input, in "
     "standard deviations of the coarse input.",
     "weights": "Every mean is weighted by cell area. Cells where the truth or any compared system is missing are left "
