@@ -77,7 +77,8 @@ class Captured:
                     self.function(*args)
             torch.cuda.current_stream().wait_stream(stream)
             graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # other threads go on writing
+            # torch's own stream of captures is on whichever GPU the process captured first; other threads go on writing
+            with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
                 output = self.function(*args)
         return _Record(graph, inputs, output)
 

@@ -57,21 +57,28 @@ def fits(out: int, features: int) -> bool:
 
 
 def refusal(device: torch.device) -> str | None:
-    """Why ``device`` has no such products; None where it has. A CPU has them, slowly."""
-    if device.type == "cuda" and torch.cuda.get_device_capability(device) < _CAPABILITY:
+    """Why ``device`` has no such products; None where it has. On a CPU they are those of the rounded numbers."""
+    if device.type != "cuda":
+        return None
+    if torch.cuda.get_device_capability(device) < _CAPABILITY:
         return f"{torch.cuda.get_device_name(device)} has no units for it"
     try:
         with torch.no_grad():
-            ones = torch.ones(_MULTIPLE, _MULTIPLE, device=device)
+            ones = torch.ones(_LEAST, _LEAST, device=device)
             Product(ones, ones[0])(ones)
-    except (AttributeError, NotImplementedError, RuntimeError, TypeError) as error:
+    except (AttributeError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
         return (str(error).splitlines() or [""])[0][:200]
     return None
 
 
 def _scaled_product(x: Tensor, w: Tensor, x_scale: Tensor, w_scale: Tensor, bias: Tensor | None) -> Tensor:
-    """(x x_scale) (w w_scale)^T + bias, the one call of a function that torch keeps private.
+    """(x x_scale) (w w_scale)^T + bias: on GPUs the one call of a function that torch keeps private.
 
-    The public ``torch.nn.functional.scaled_mm`` is younger, and not tried with the compiler of torch 2.11.
+    The public ``torch.nn.functional.scaled_mm`` is younger, and not tried with the compiler of torch 2.11. On CPUs that
+    torch has scales of whole matrices only, and no CPU gains by it.
     """
-    return torch._scaled_mm(x, w.t(), x_scale, w_scale, bias=bias, out_dtype=torch.bfloat16, use_fast_accum=True)
+    if x.is_cuda:
+        return torch._scaled_mm(x, w.t(), x_scale, w_scale, bias=bias, out_dtype=torch.bfloat16, use_fast_accum=True)
+    with torch.autocast(x.device.type, enabled=False):  # the rounded factors are exact in float32
+        answer = (x.float() @ w.float().t()) * x_scale * w_scale
+    return (answer if bias is None else answer + bias).to(torch.bfloat16)

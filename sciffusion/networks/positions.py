@@ -7,7 +7,7 @@ the short one. Where on the planet or in the domain a patch lies is for the cont
 
 import math
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -39,7 +39,7 @@ def turns(
     return _turns(size, boundary, width, device)
 
 
-@lru_cache(maxsize=16)
+@cache  # for good: recorded graphs read the tensors for as long as they are replayed
 def _turns(
     size: tuple[int, ...], boundary: tuple[Boundary, ...], width: int, device: torch.device
 ) -> tuple[Tensor, Tensor]:

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from sciffusion.networks import fp8
 from sciffusion.networks.dit import DiT
@@ -138,8 +139,29 @@ def test_what_has_no_such_products_says_why(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 0))
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "A100")
     assert fp8.refusal(torch.device("cuda")) == "A100 has no units for it"
-    monkeypatch.delattr(torch, "_scaled_mm")
-    assert "_scaled_mm" in fp8.refusal(torch.device("cpu"))
+
+
+@pytest.mark.parametrize("kind", [AttributeError, NotImplementedError, RuntimeError, TypeError, ValueError])
+def test_a_gpu_that_cannot_after_all_says_why(monkeypatch, kind):
+    """Whatever kind of error torch has for shapes and layouts; the trial has the least sides."""
+
+    def fail(weight, bias):
+        assert fp8.fits(*weight.shape)
+        raise kind("not this layout\nand where")
+
+    ones = torch.ones
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    monkeypatch.setattr(torch, "ones", lambda *size, device: ones(*size))
+    monkeypatch.setattr(fp8, "Product", fail)
+    assert fp8.refusal(torch.device("cuda")) == "not this layout"
+
+
+def test_on_a_gpu_torch_is_given_the_layout_that_it_asks_for():
+    """Rows of the first factor, columns of the second, a scale each: checked by torch itself, without a device."""
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        layer = fp8.Product(torch.empty(64, 128, device="cuda"), torch.empty(64, device="cuda"))
+        answer = layer(torch.empty(2, 5, 128, device="cuda"))
+    assert (answer.shape, answer.dtype, answer.device.type) == ((2, 5, 64), torch.bfloat16, "cuda")
 
 
 @pytest.mark.gpu
