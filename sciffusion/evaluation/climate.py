@@ -44,10 +44,11 @@ class Yearly:
 
 @dataclass(frozen=True)
 class Climate:
-    """Yearly values by field; ``reasons`` say of what there are none, and why."""
+    """Yearly values by field; ``reasons`` say of what there are none, and why; ``excerpt`` what was not read."""
 
     fields: dict[str, Yearly] = field(default_factory=dict)
     reasons: tuple[str, ...] = ()
+    excerpt: str = ""
 
 
 def climate(panel: Panel, fields: Sequence[Field], cases: Sequence[Case], *, forced: bool = False) -> Climate:
@@ -60,7 +61,26 @@ def climate(panel: Panel, fields: Sequence[Field], cases: Sequence[Case], *, for
     reasons = list(_refused(panel)) if "precipitation" in kinds and not forced else []
     if not any(kinds):
         reasons.append("indices: no variable is known as daily precipitation or daily maximum temperature")
-    return Climate({label: one for label, one in found.items() if one is not None}, tuple(reasons))
+    known = {label: one for label, one in found.items() if one is not None}
+    return Climate(known, tuple(reasons), "; ".join(_excerpt(panel)))
+
+
+def _steps(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """One cell in so many is read, along each axis."""
+    return tuple(-(-n // CELLS[len(shape)]) for n in shape)
+
+
+def _excerpt(panel: Panel) -> Iterator[str]:
+    """Of which cells and members the numbers are, where that is not all."""
+    grid = panel.domain.grid
+    thinned = [
+        f"one in {step} along {dim}" for dim, step in zip(grid.dims, _steps(grid.shape), strict=True) if step > 1
+    ]
+    if thinned:
+        yield f"cells: {', '.join(thinned)}"
+    large = [name for name, one in panel.systems.items() if one.member and one.ds.sizes[one.member] > MEMBERS]
+    if large:
+        yield f"members: the first {MEMBERS} of {', '.join(large)}"
 
 
 def whole_years(cases: Sequence[Case]) -> list[list[Case]]:
@@ -89,8 +109,7 @@ def _refused(panel: Panel) -> Iterator[str]:
 
 def _yearly(panel: Panel, one: Field, years: Sequence[Sequence[Case]], forced: bool) -> Yearly | None:
     """None where the truth or every system lacks a day."""
-    shape = panel.domain.grid.shape
-    cells = tuple(slice(None, None, -(-n // CELLS[len(shape)])) for n in shape)
+    cells = tuple(slice(None, None, step) for step in _steps(panel.domain.grid.shape))
     template = panel.truth.ds[one.variable]
     sources = {TRUTH: panel.truth, **{name: source.only(slice(MEMBERS)) for name, source in panel.systems.items()}}
     rows, units = {name: list[Values]() for name in sources}, dict[str, str]()

@@ -28,9 +28,10 @@ Maps = dict[str, np.ndarray]
 def climate_table(climate: Climate, systems: Sequence[str], fields: Sequence[str]) -> xr.Dataset:
     """Indices (system, variable, climate_index) and levels (system, variable, extreme, cell_return_period), area means.
 
-    Empty where there are no whole years; the attribute ``climate_left_out`` says what there is not, and why.
+    Empty where there are no whole years; the attribute ``climate_left_out`` says what there is not, and why,
+    ``climate_excerpt`` of which cells and members the numbers are.
     """
-    ds = xr.Dataset(attrs={"climate_left_out": "; ".join(climate.reasons)})
+    ds = xr.Dataset(attrs={"climate_left_out": "; ".join(climate.reasons), "climate_excerpt": climate.excerpt})
     if not climate.fields:
         return ds
     ds = ds.assign_coords(

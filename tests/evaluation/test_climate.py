@@ -56,6 +56,23 @@ def test_indices_are_those_of_the_function_on_the_days_that_the_truth_has(days):
     assert found.units["rx1day"] == "mm"
 
 
+def test_a_large_ensemble_is_read_in_part_and_the_page_says_of_what(days, monkeypatch):
+    monkeypatch.setattr("sciffusion.evaluation.climate.CELLS", {2: 2})
+    monkeypatch.setattr("sciffusion.evaluation.climate.MEMBERS", 2)
+    found, whole = looked_at(*days), days[0].isel(time=slice(365))
+    assert found.excerpt == "cells: one in 2 along x; members: the first 2 of ours"
+    highest = found.fields["other"].values["ours"]["highest"]
+    assert highest.shape == (2, 1, 2, 2)
+    there = days[1].other[:365].notnull()
+    expected = whole.other.where(there).max("time")[:2, :, ::2]
+    np.testing.assert_array_equal(highest[:, 0], expected)
+    coarse = climate_table(found, ["ours"], ["pr", "other"])
+    plain = evaluate(*(ds.isel(time=slice(3)) for ds in days))
+    scores = plain.scores.assign_coords(system=["ours"]).merge(coarse, combine_attrs="drop_conflicts")
+    page = render(replace(plain, scores=scores.assign_attrs(plain.scores.attrs, **coarse.attrs)))
+    assert f"Of an excerpt of the data: {found.excerpt}." in page
+
+
 def test_runs_of_members_that_are_no_trajectories_are_left_out_unless_forced(days):
     ensemble, truth = days[0].assign_attrs(time_coherence="none: noise is independent"), days[1]
     found = looked_at(ensemble, truth)

@@ -9,13 +9,17 @@ import numpy as np
 import pytest
 import xarray as xr
 from matplotlib import image
+from matplotlib.text import Text
 
 from sciffusion.cli import evaluate as command
 from sciffusion.errors import SciffusionError
 from sciffusion.evaluation import evaluate
 from sciffusion.evaluation.report import render
+from sciffusion.evaluation.report.figures import Drawing, figure, styled
 from sciffusion.evaluation.report.gather import left_out, scores_of
 from sciffusion.evaluation.report.sections import SECTIONS
+from sciffusion.evaluation.report.skill import by_case
+from sciffusion.evaluation.report.values import returns, tails
 from sciffusion.evaluation.scorecard import rows
 from sciffusion.evaluation.verdict import number
 
@@ -165,6 +169,47 @@ def test_figures_are_written_as_pictures_of_every_plot(evaluation, tmp_path):
     pixels = image.imread(tmp_path / "figures" / "t_map_truth.png")
     assert pixels[0, 0].tolist() == [1, 1, 1, 1]  # white, not transparent
     assert "currentColor" not in (tmp_path / "figures" / "t_map_truth.svg").read_text()
+
+
+def test_words_added_to_a_title_leave_it_in_its_place():
+    """Above the wavelengths of a spectrum."""
+    with styled():
+        canvas, (axes,) = figure()
+        axes.set_title("Power", pad=35)
+        title = next(one for one in axes.findobj(Text) if one.get_text() == "Power")
+    canvas.draw_without_rendering()
+    before = title.get_window_extent()
+    Drawing(canvas, "").add_to_title("pr")
+    canvas.draw_without_rendering()
+    assert axes.get_title(loc="left") == "Power: pr"
+    assert title.get_window_extent().y0 == before.y0
+
+
+def test_many_cases_are_averaged_in_runs_of_equal_length(evaluation):
+    one = scores_of(evaluation)["ensemble"].sel(variable="t")
+    values = np.arange(250.0)[None] + np.array([[1.0], [2.0]])
+    long = one.drop_dims("case").assign(crps_by_case=(("system", "case"), values)).assign_coords(case=np.arange(250))
+    with styled():
+        (axes,), (few,) = (by_case(series)[0].canvas.axes for series in (long, long.isel(case=slice(3))))
+    assert axes.get_title(loc="left") == "CRPS, means of 3 cases"
+    assert few.get_title(loc="left") == "CRPS, case by case"
+    line = next(line for line in axes.lines if line.get_label() == "ensemble")
+    np.testing.assert_array_equal(line.get_xdata(), 3 * np.arange(84) + 1)
+    np.testing.assert_array_equal(line.get_ydata()[:2], [2, 5])
+    assert line.get_ydata()[-1] == 250  # what is left over: one case
+
+
+def test_what_a_variable_never_does_is_not_drawn():
+    """Rain has no values below 0, and its lowest value is always the same."""
+    draws = np.maximum(np.random.default_rng(0).normal(size=(5, 24, 8, 8)), 0)
+    truth = xr.Dataset({"pr": (("time", "y", "x"), draws[0])})
+    found = evaluate(xr.Dataset({"pr": (("member", "time", "y", "x"), draws[1:])}), truth, periodic=["y", "x"])
+    one = scores_of(found)["ensemble"].sel(variable="pr")
+    assert [drawing.words for drawing in returns(one)] == ["Return levels of the highest value of the domain"]
+    (axes,) = tails(one)[0].canvas.axes
+    labels = [label.get_text() for label in axes.get_xticklabels()]
+    assert len(labels) == 2
+    assert all(label.startswith(">") for label in labels)
 
 
 def test_a_page_that_would_be_too_large_shows_fewer_variables(data, monkeypatch):

@@ -8,6 +8,7 @@ from scipy import stats
 from sciffusion.evaluation import evaluate
 from sciffusion.evaluation.verdict.chance import two_sided, two_sided_of_interval
 from sciffusion.evaluation.verdict.judge import holm
+from sciffusion.evaluation.verdict.words import apart
 
 
 def test_holm_rejects_stepwise():
@@ -21,6 +22,12 @@ def test_chances_are_those_of_student():
     assert float(two_sided(np.array(2.5), np.array(1.0), 9)) == pytest.approx(2 * stats.t.sf(2.5, 9), rel=1e-12)
     assert two_sided_of_interval(1.959964, np.array([0.0, 3.919928]), np.inf) == pytest.approx(0.05, rel=1e-4)
     assert np.isnan(two_sided_of_interval(1.0, np.array([np.nan, np.nan]), 9))
+
+
+def test_numbers_get_as_many_digits_as_tell_them_apart():
+    assert apart(299.31, 299.38) == ("299.3", "299.4")
+    assert apart(2.0, 3.0) == ("2.00", "3.00")
+    assert apart(1.0, 1.0) == ("1.00000", "1.00000")
 
 
 def forged(cases, rows, factor):

@@ -92,6 +92,7 @@ def variables(one: xr.Dataset) -> list[Drawing]:
     lower.set_xticks(np.arange(len(others)), others)
     lower.set_xlim(-0.6, len(others) - 0.4)
     upper.margins(y=0.4)
+    upper.set_ylim(min(-0.1, upper.get_ylim()[0]), max(0.1, upper.get_ylim()[1]))
     lower.set_ylim(0, max(0.1, lower.get_ylim()[1]))
     upper.legend(loc="upper right", ncols=2)
     return [Drawing(canvas, "Correlation and joint extremes with other variables")]

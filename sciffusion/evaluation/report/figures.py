@@ -14,6 +14,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from matplotlib.ticker import NullLocator
 
 __all__ = ["COLOURS", "ENSEMBLE", "INK", "MARKERS", "Drawing", "figure", "powers", "styled"]
@@ -65,7 +66,7 @@ def figure(
 ) -> tuple[Figure, list[Axes]]:
     """A figure in inches and its axes, one above the other with these heights, sharing x; ``top`` is left for words."""
     canvas = Figure(figsize=(width, height))
-    margins = {"left": 0.7 / width, "right": 1 - 0.1 / width, "bottom": 0.5 / height, "top": 1 - top / height}
+    margins = {"left": 0.7 / width, "right": 1 - 0.2 / width, "bottom": 0.5 / height, "top": 1 - top / height}
     room = {"height_ratios": ratios, "hspace": 0.12, **margins}
     axes = canvas.subplots(len(ratios), 1, sharex=True, squeeze=False, gridspec_kw=room)[:, 0]
     for one in axes:
@@ -116,9 +117,9 @@ class Drawing:
 
     def add_to_title(self, words: str) -> None:
         """Say in the title what else the figure is of."""
-        axes = self.canvas.axes[0]
-        with styled():
-            axes.set_title(f"{axes.get_title(loc='left')}: {words}")
+        title = self.canvas.axes[0].get_title(loc="left")
+        for text in self.canvas.axes[0].findobj(lambda one: isinstance(one, Text) and one.get_text() == title):
+            text.set(text=f"{title}: {words}")  # in its place; set_title would move it
 
     def save(self, stem: Path) -> list[Path]:
         """As STEM.svg, and STEM.png on white paper, for a document of the reader's own."""

@@ -119,6 +119,8 @@ def _climate(evaluation: "Evaluation", section: Section, shown: list[str]) -> st
     scores = evaluation.scores
     text = indices_table(scores, list(evaluation.side_by_side))
     methods = dict.fromkeys(map(str, scores["year_interval_method"].values)) if "years" in scores else {}
+    excerpt = str(scores.attrs.get("climate_excerpt", ""))
+    text += f'<p class="note">Of an excerpt of the data: {escape(excerpt)}.</p>' if excerpt and methods else ""
     text += "".join(f'<p class="note">Intervals: {escape(words)}.</p>' for words in methods if text)
     text += _figures(evaluation, section, shown)
     for variable in shown:

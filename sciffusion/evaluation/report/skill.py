@@ -11,14 +11,15 @@ from sciffusion.evaluation.report.systems import known_systems, style, unit
 __all__ = ["by_case", "by_region", "errors_by_case", "pooled"]
 
 WIDE = 4  # ratio of the largest to the smallest value from which an axis is logarithmic
-MOST_MARKS = 60  # cases up to which every one has a marker
+MOST_MARKS = 60  # points of a line up to which every one has a marker
+MOST_POINTS = 120  # of a line; more cases are averaged in runs
 
 
 def by_case(one: xr.Dataset) -> list[Drawing]:
     """CRPS of every system, case by case."""
     canvas, (axes,) = figure()
     _series(axes, one, "crps_by_case")
-    axes.set(title="CRPS case by case", ylabel=f"CRPS{unit(one)}")
+    axes.set(title=_title(one, "CRPS"), ylabel=f"CRPS{unit(one)}")
     _case_labels(axes, one)
     axes.legend()
     return [Drawing(canvas, "CRPS of every system, case by case")]
@@ -30,20 +31,31 @@ def errors_by_case(one: xr.Dataset) -> list[Drawing]:
     for axes, name, words in ((upper, "rmse_by_case", "RMSE"), (lower, "mae_by_case", "MAE")):
         _series(axes, one, name)
         axes.set_ylabel(f"{words}{unit(one)}")
-    upper.set_title("Errors of the ensemble mean")
+    upper.set_title(_title(one, "Errors of the mean"))
     _case_labels(lower, one)
     lower.legend()
     return [Drawing(canvas, "RMSE and MAE of the mean of every system, case by case")]
 
 
+def _run(one: xr.Dataset) -> int:
+    """How many consecutive cases make a point of a line."""
+    return -(-one.sizes["case"] // MOST_POINTS)
+
+
+def _title(one: xr.Dataset, words: str) -> str:
+    return f"{words}, case by case" if _run(one) == 1 else f"{words}, means of {_run(one)} cases"
+
+
 def _series(axes: Axes, one: xr.Dataset, name: str) -> None:
     """A line per system; on a logarithmic axis where they are far apart."""
+    lines = one[name].drop_vars("case").coarsen(case=_run(one), boundary="pad").mean()
+    place = _run(one) * np.arange(lines.sizes["case"]) + (_run(one) - 1) / 2  # the middle of each run
     for system in known_systems(one, name)[::-1]:
         look = style(one, system)
-        if one.sizes["case"] > MOST_MARKS:
+        if len(place) > MOST_MARKS:
             look["marker"] = ""
-        axes.plot(one[name].sel(system=system), label=system, **look)
-    values = one[name].values[one[name].values > 0]
+        axes.plot(place, lines.sel(system=system), label=system, **look)
+    values = lines.values[lines.values > 0]
     if len(values) and values.max() > WIDE * values.min():
         axes.set_yscale("log")
         powers(axes.yaxis)

@@ -13,6 +13,7 @@ from sciffusion.evaluation.verdict import spectral_tolerance
 
 __all__ = ["spectra", "squared"]
 
+LONG = 35  # characters of a label that the axis is too short for
 MOST_POINTS = 300  # of a curve; more are thinned evenly in the logarithm
 _ABOVE: dict[str, Any] = {
     "xycoords": ("data", "axes fraction"),
@@ -50,7 +51,8 @@ def _spectrum(one: xr.Dataset, band: str) -> Drawing:
     upper.legend(loc="lower left")
     upper.set_title(f"Power spectrum, {band}", pad=35)
     units = str(one["units"].item())
-    upper.set_ylabel(f"power density ({squared(units)} / wavenumber)" if units else "power density")
+    words = f"power density ({squared(units)} / wavenumber)" if units else "power density"
+    upper.set_ylabel(words, fontsize=9.5 if len(words) < LONG else 7.5)
     powers(upper.yaxis)
     _wavelengths(upper, here)
     _ratio(lower, here)

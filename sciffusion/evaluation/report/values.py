@@ -50,6 +50,7 @@ def quantiles(one: xr.Dataset) -> list[Drawing]:
 def tails(one: xr.Dataset) -> list[Drawing]:
     """How often values beyond extreme thresholds occur, members over truth, with intervals."""
     canvas, (axes,) = figure()
+    one = one.isel(tail=one["exceedance_ratio"].notnull().any("system").values)  # nothing is below 0 in rain
     place = np.arange(one.sizes["tail"])
     systems = known_systems(one, "exceedance_ratio")
     for index, system in enumerate(systems):
@@ -69,19 +70,18 @@ def tails(one: xr.Dataset) -> list[Drawing]:
 
 def returns(one: xr.Dataset) -> list[Drawing]:
     """Return levels of the highest and of the lowest value."""
-    names = one["extreme"].values[::-1]
-    words = "{} value of the domain"
-    return [_returns(one.sel(extreme=name), "return_level", "return_period", words.format(name)) for name in names]
+    return _both(one, "return_level", "return_period", "{} value of the domain")
 
 
 def cell_returns(one: xr.Dataset) -> list[Drawing]:
     """The same of single cells, over years, averaged over the domain."""
-    varied = one["cell_return_level_truth"].std("cell_return_period") > 0  # dry days are all the same
+    return _both(one, "cell_return_level", "cell_return_period", "{} value of a cell")
+
+
+def _both(one: xr.Dataset, score: str, along: str, words: str) -> list[Drawing]:
+    varied = one[f"{score}_truth"].std(along) > 0  # dry days are all the same
     names = one["extreme"].values[varied.values][::-1]
-    words = "{} value of a cell"
-    return [
-        _returns(one.sel(extreme=name), "cell_return_level", "cell_return_period", words.format(name)) for name in names
-    ]
+    return [_returns(one.sel(extreme=name), score, along, words.format(name)) for name in names]
 
 
 def _returns(one: xr.Dataset, score: str, along: str, name: str) -> Drawing:

@@ -7,7 +7,7 @@ import xarray as xr
 
 from sciffusion.evaluation.verdict.chance import degrees, two_sided_of_interval
 from sciffusion.evaluation.verdict.finding import Finding, Statement
-from sciffusion.evaluation.verdict.words import interval_words, number
+from sciffusion.evaluation.verdict.words import apart, interval_words, number
 
 __all__ = ["extremes", "tails"]
 
@@ -46,7 +46,8 @@ def extremes(one: xr.Dataset) -> Iterator[Finding]:
         beyond = (position > 0.5) == (side == "highest")
         what, fault = ("Tail cut", "tail cut") if beyond else ("Extremes too extreme", "tail too heavy")
         units = one["units"].item()
-        sizes = f"{number(members)} in the members, {number(truth)} {units}".rstrip() + " in the truth"
+        own, theirs = apart(members, truth)
+        sizes = f"{own} in the members, {theirs} {units}".rstrip() + " in the truth"
         text = (
             f"{what}: the {side} value of a case is {sizes} on average; its mean rank is {position:.2f} instead of 0.5."
         )

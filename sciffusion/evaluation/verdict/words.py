@@ -3,7 +3,7 @@
 import numpy as np
 import xarray as xr
 
-__all__ = ["interval_words", "number", "scale_words"]
+__all__ = ["apart", "interval_words", "number", "scale_words"]
 
 
 def number(value: float, digits: int = 3) -> str:
@@ -14,6 +14,15 @@ def number(value: float, digits: int = 3) -> str:
         return f"{value:.0f}"
     plain = value == 0 or 1e-3 <= abs(value) < 10**digits
     return f"{value:#.{digits}g}".rstrip(".") if plain else f"{value:.{digits - 1}e}"
+
+
+def apart(first: float, second: float) -> tuple[str, str]:
+    """Two numbers with as many digits, up to six, as tell them apart."""
+    for digits in range(3, 7):
+        words = number(first, digits), number(second, digits)
+        if words[0] != words[1]:
+            break
+    return words
 
 
 def interval_words(bounds: np.ndarray) -> str:
