@@ -57,7 +57,7 @@ def scores(
         "yardstick_crps": float(found["crps"].isel(system=1).mean()),
         "yardstick_ralsd": float(found["ralsd"].isel(system=1).mean()),
         "yardstick_spread_skill": float(found["spread_skill"].isel(system=1).mean()),
-        "coarse_rms": float(own["coarse_rms"].mean()) if coarse is not None else float("nan"),
+        "coarse_rms": float(own["coarse_rms"].mean()) if coarse is not None else None,  # NaN is no JSON
         "spectra": spectra(ensemble, truth, other, periodic),
     }
 

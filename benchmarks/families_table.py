@@ -20,7 +20,7 @@ COLUMNS: dict[str, tuple[Callable[[Entry], float], str]] = {
     "spread/skill": (lambda r: r["spread_skill"], ".3f"),
     "RALSD (dB)": (lambda r: r["ralsd"], ".2f"),
     "log-power rms": (lambda r: log_power(r), ".3f"),
-    "coarse rms": (lambda r: r["coarse_rms"], ".1e"),
+    "coarse rms": (lambda r: np.nan if r["coarse_rms"] is None else r["coarse_rms"], ".1e"),
     "calls": (lambda r: r["calls_per_member"], ".0f"),
     "ms/member": (lambda r: 1000 * r["seconds_per_member"], ".2f"),
     "minutes": (lambda r: r["training_minutes"], ".1f"),

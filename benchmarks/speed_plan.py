@@ -40,13 +40,12 @@ def expected(row: Row, known: Rows) -> float:
 def share(rows: Iterable[Row], part: int, parts: int, known: Rows, jobs: int) -> list[Row]:
     """Those of ``rows`` that part ``part`` of ``parts`` measures, in their order.
 
-    Rows of one compiled code stay together, and so do ways to train one network, which are compared; each group goes
-    to the part with the least to do so far, so that parts are as long as each other at whatever row they stop.
+    What is compared stays together, on one GPU: all modes of one network on one grid and batch, in calls and samples,
+    and its ways to be trained. Each group goes to the part with the least to do so far.
     """
-    groups: dict[object, list[Row]] = {}
+    groups: dict[Row, list[Row]] = {}
     for row in rows:
-        training = row.task == "train" and replace(row, mode="")
-        groups.setdefault(training or row.compiled or row, []).append(row)
+        groups.setdefault(replace(row, task="train" if row.task == "train" else "", mode=""), []).append(row)
     spent, mine = [0.0] * parts, set()
     for group in groups.values():
         chosen = spent.index(min(spent))

@@ -117,14 +117,14 @@ def measure(name: str, rate: float, seed: int, fields: tuple[Fields, Fields], ar
         network.compile(dynamic=False)
     started = time.perf_counter()
     average, seconds = train(Preconditioned(network), training, rate, seed, args.samples)
-    result |= {"training_s": time.perf_counter() - started, "samples_per_s": BATCH / seconds}
+    result |= {"training_s": time.perf_counter() - started, "samples_per_s": seconds and BATCH / seconds}
     with average.swap(), torch.compiler.set_stance("force_eager"):
         levels = validate(average.module.eval(), validation, args.validation)
     return result | {"loss": float(np.mean(levels)), "losses": dict(zip(LEVELS.round(3).tolist(), levels, strict=True))}
 
 
-def train(denoiser: Preconditioned, fields: Fields, rate: float, seed: int, samples: int) -> tuple[EMA, float]:
-    """The averaged weights, and the median seconds of a step (of groups of ten, after the first)."""
+def train(denoiser: Preconditioned, fields: Fields, rate: float, seed: int, samples: int) -> tuple[EMA, float | None]:
+    """The averaged weights, and the median seconds of a step (of groups of ten, after the first two); None of fewer."""
     device, parameters = fields.residual.device, list(denoiser.parameters())
     optimizer = torch.optim.Adam(parameters, lr=rate, betas=(0.9, 0.99), fused=device.type == "cuda")
     average, generator = EMA(denoiser, gamma_of_halflife(HALF_LIFE)), torch.Generator(device).manual_seed(seed)
@@ -143,7 +143,7 @@ def train(denoiser: Preconditioned, fields: Fields, rate: float, seed: int, samp
         if step % 10 == 9:
             float(loss.detach())  # waits for the device
             clock.append(time.perf_counter())
-    return average, float(np.median(np.diff(clock)[1:])) / 10 if len(clock) > 2 else math.nan
+    return average, float(np.median(np.diff(clock)[1:])) / 10 if len(clock) > 2 else None
 
 
 @torch.no_grad()

@@ -22,7 +22,8 @@ def table(folder: Path) -> str:
     for (samples, name, rate), found in sorted(groups.items(), key=lambda group: np.mean(_losses(group[1]))):
         one, losses = next(iter(found.values())), ", ".join(f"{loss:.4f}" for loss in _losses(found))
         size = f"{one['parameters'] / 1e6:.1f} M | {one['tflop_per_field']:.3f}"
-        speed = f"{max(row['samples_per_s'] for row in found.values()):.0f}"
+        speeds = [row["samples_per_s"] for row in found.values() if row["samples_per_s"]]  # of long enough ones
+        speed = f"{max(speeds):.0f}" if speeds else "-"
         lines.append(f"| {name} | {rate:g} | {samples} | {size} | {speed} | {losses} | {_spread(_losses(found))} |")
     return "\n".join([*lines, *differences(groups)])
 

@@ -46,12 +46,19 @@ def test_training_lowers_the_loss_and_rows_are_kept(tmp_path):
     assert len([line for line in script(tmp_path, *small, "--samples", "32") if line.startswith(("unet", "dit"))]) == 2
     script(tmp_path, "--validation", "4", "--networks", "unet-toy", "--samples", "1600")
     assert script(tmp_path, "--validation", "4", "--networks", "unet-toy", "--samples", "1600") == []
-    rows = {path.stem: json.loads(path.read_text()) for path in (tmp_path / "out").glob("*.json")}
+    rows = {path.stem: strict(path.read_text()) for path in (tmp_path / "out").glob("*.json")}
     assert set(rows) == {"unet-toy-32-0", "dit-toy@0.0005-32-0", "unet-toy-1600-0"}
     # After one step both are what they started as, and the zero answer has loss 1 at any level.
     assert rows["unet-toy-32-0"]["loss"] == pytest.approx(rows["dit-toy@0.0005-32-0"]["loss"], rel=1e-3)
     assert rows["unet-toy-1600-0"]["loss"] < 0.95 * rows["unet-toy-32-0"]["loss"]
+    assert rows["unet-toy-32-0"]["samples_per_s"] is None  # of one step nothing can be said
+    assert rows["unet-toy-1600-0"]["samples_per_s"] > 0
     assert len(script(tmp_path, "--table")) == 2 + 3
+
+
+def strict(text):
+    """JSON has no NaN."""
+    return json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
 
 
 def test_a_search_goes_downhill_and_other_seeds_take_the_best_rate(tmp_path, script_module):

@@ -98,6 +98,10 @@ def test_parts_share_all_rows_evenly_and_code_is_compiled_by_one(plan):
     assert sorted(row.name for part in parts for row in part) == sorted(row.name for row in rows)
     codes = [{row.compiled for row in part if row.compiled} for part in parts]
     assert not codes[0] & codes[1]
+    places = {row.name: number for number, part in enumerate(parts) for row in part}
+    for task, batch, mode in (("call", 16, "compiled"), ("sample", 16, "compiled"), ("call", 1, "compiled")):
+        bf16 = f"{task}/dit-100/256/b{batch}/{mode}"
+        assert places[bf16] == places[f"{bf16}-fp8"], "their ratio is of one card"
     one, other = (sum(plan.expected(row, {}) for row in part) for part in parts)
     assert one == pytest.approx(other, rel=0.2)
     assert plan.expected(rows[0], {rows[0].name: {"row_s": 3.5}}) == 3.5
