@@ -63,7 +63,7 @@ def score(measure: Measure, ensemble: Data, reference: Data, *others: Data, **se
 
     Raises SciffusionError when the reference lacks a variable of the ensemble, and as `accumulate` does.
     """
-    if isinstance(ensemble, xr.DataArray):
+    if not isinstance(ensemble, xr.Dataset):
         return _one(measure, ensemble, reference, others, settings)
     names = [str(name) for name, array in ensemble.data_vars.items() if array.dtype.kind in "fiu" and array.ndim]
     for name in names:
@@ -93,6 +93,14 @@ def _levels(values: Levels) -> tuple[float, ...]:
     return found
 
 
+def _cells(sizes: int | Sequence[int]) -> tuple[int, ...]:
+    """Sizes of blocks or windows."""
+    found = (sizes,) if isinstance(sizes, int) else tuple(sizes)
+    if not found or min(found) < 1:
+        raise SciffusionError(f"sizes {found}", "give one or more numbers of cells, each 1 or more")
+    return found
+
+
 def crps(
     ensemble: Data,
     reference: Data,
@@ -117,6 +125,8 @@ def crps(
     settings
         See the module.
     """
+    if stream is not None and stream < 2:
+        raise SciffusionError(f"stream={stream}", "hold two or more members at a time")
     measure = CRPS(estimator, alpha) if stream is None else single_cells.Streamed(at_a_time=stream)
     return score(measure, ensemble, reference, **settings)
 
@@ -132,7 +142,10 @@ def quantile_score(
     ensemble: Data, reference: Data, levels: Levels = (0.05, 0.5, 0.95), **settings: Unpack[Settings]
 ) -> Data:
     """Pinball loss of the ensemble's quantiles, dim ``level``."""
-    return score(single_cells.QuantileScore(_levels(levels)), ensemble, reference, **settings)
+    wanted = _levels(levels)
+    if not all(0 < level < 1 for level in wanted):
+        raise SciffusionError(f"quantiles at {', '.join(f'{level:g}' for level in wanted)}", "give levels from 0 to 1")
+    return score(single_cells.QuantileScore(wanted), ensemble, reference, **settings)
 
 
 def rmse(ensemble: Data, reference: Data, **settings: Unpack[Settings]) -> Data:
@@ -243,20 +256,20 @@ def variogram_score(ensemble: Data, reference: Data, *, order: float = 0.5, **se
 def pooled_crps(
     ensemble: Data,
     reference: Data,
-    sizes: Sequence[int] = (1, 2, 4, 8),
+    sizes: int | Sequence[int] = (1, 2, 4, 8),
     *,
     estimator: Estimator = "fair",
     **settings: Unpack[Settings],
 ) -> Data:
     """CRPS after averaging over blocks of ``sizes`` cells along each axis, dim ``pool``."""
-    return score(whole_fields.PooledCRPS(tuple(sizes), estimator), ensemble, reference, **settings)
+    return score(whole_fields.PooledCRPS(_cells(sizes), estimator), ensemble, reference, **settings)
 
 
 def fractions_skill_score(
     ensemble: Data,
     reference: Data,
     thresholds: Levels,
-    windows: Sequence[int] = (1, 3, 9),
+    windows: int | Sequence[int] = (1, 3, 9),
     *,
     upper: bool = True,
     **settings: Unpack[Settings],
@@ -265,7 +278,7 @@ def fractions_skill_score(
 
     Dims ``threshold`` and ``window``.
     """
-    return score(whole_fields.FSS(_levels(thresholds), tuple(windows), upper), ensemble, reference, **settings)
+    return score(whole_fields.FSS(_levels(thresholds), _cells(windows), upper), ensemble, reference, **settings)
 
 
 def skill_score(

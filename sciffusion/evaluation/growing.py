@@ -7,9 +7,9 @@ import xarray as xr
 
 from sciffusion.evaluation.domain import Domain
 from sciffusion.evaluation.grids import cells_of, recorded_grid
-from sciffusion.evaluation.layout import Layout
+from sciffusion.evaluation.layout import Layout, scored_variables
 from sciffusion.evaluation.panel import Panel
-from sciffusion.evaluation.protocol import OURS, sampler_of, scored_variables
+from sciffusion.evaluation.protocol import OURS, sampler_of
 from sciffusion.evaluation.source import Source
 from sciffusion.evaluation.state import load, save
 

@@ -1,11 +1,11 @@
 """Whose dimension is which: members, cases, levels and the grid of anybody's ensemble, and how other data line up.
 
-The ensemble axis is the argument, else the coordinate whose standard_name is "realization", else the first of member,
-number, realization, ensemble. Every dimension that is neither that nor the grid's is a case (time, scenario, ...) or,
+The ensemble axis is the argument, else the coordinate whose standard_name is "realization", else the first of
+``MEMBER_NAMES``. Every dimension that is neither that nor the grid's is a case (time, scenario, ...) or,
 when vertical, a channel: each level is a field of its own.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -16,9 +16,9 @@ import xarray as xr
 from sciffusion.errors import SciffusionError
 from sciffusion.fields.roles import role_of
 
-__all__ = ["Case", "Field", "Layout", "member_dim"]
+__all__ = ["Case", "Field", "Layout", "check_deterministic", "member_dim", "scored_variables"]
 
-MEMBER_NAMES = ("member", "number", "realization", "ensemble")
+MEMBER_NAMES = ("member", "number", "realization", "ensemble", "members", "realisation", "ens", "ensemble_member")
 CASE_ROLES = ("time", "lead_time", "realization")
 CASE_NAMES = ("case", "sample", "scenario", "experiment", "batch")
 
@@ -105,6 +105,37 @@ def member_dim(ds: xr.Dataset, name: str | None = None) -> str | None:
         if dim in ds.coords and ds[dim].attrs.get("standard_name") == "realization":
             return str(dim)
     return next((dim for dim in MEMBER_NAMES if dim in ds.dims), None)
+
+
+def scored_variables(ensemble: xr.Dataset, reference: xr.Dataset, wanted: Sequence[str] | None) -> list[str]:
+    """The variables wanted, or all with numbers; raises SciffusionError for one that either has not."""
+    names = [str(name) for name in ensemble.data_vars] if wanted is None else list(wanted)
+    names = [
+        name for name in names if name not in ensemble or (ensemble[name].dtype.kind in "fiu" and ensemble[name].ndim)
+    ]
+    for name in names:
+        for what, ds in (("the ensemble", ensemble), ("the reference", reference)):
+            if name not in ds.data_vars:
+                known = ", ".join(map(str, ds.data_vars))
+                raise SciffusionError(
+                    f"{what} has no variable {name!r}", f"it has {known}; rename one, or choose the variables"
+                )
+    if not names:
+        raise SciffusionError("the ensemble has no variable to score", "give a dataset with numbers on a grid")
+    return names
+
+
+def check_deterministic(sizes: Mapping[Hashable, int], reference: Collection[Hashable]) -> None:
+    """Raise SciffusionError when data without a known ensemble axis have a dim that may well be one.
+
+    ``sizes`` are those of its dims that are neither levels nor the grid's; the truth has no such dim.
+    """
+    for dim, size in sizes.items():
+        if size > 1 and dim not in reference:
+            raise SciffusionError(
+                f"no dimension is known as the ensemble's, and the reference has no {dim!r}",
+                f"if the members lie along it, say member={dim!r} (--member {dim}); else select one {dim}",
+            )
 
 
 def _grid_dims(ds: xr.Dataset, dims: Sequence[str], member: str | None) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ import xarray as xr
 
 from sciffusion.errors import SciffusionError
 from sciffusion.evaluation.grids import cells_of
-from sciffusion.evaluation.layout import Layout, member_dim
+from sciffusion.evaluation.layout import Layout, check_deterministic, member_dim
 from sciffusion.evaluation.ranks import scrambled
 from sciffusion.evaluation.source import Source, on_cells
 from sciffusion.fields.grid import Grid
@@ -137,6 +137,8 @@ class Matched:
             if bool(found.isnull().any()):
                 raise SciffusionError("the weights are not known everywhere", "give weights for all of the ensemble")
             return found
+        if given not in ("area", "equal"):
+            raise SciffusionError(f"no weights are called {given!r}", "use area, equal, or give an array")
         if given == "equal" or self.grid is None:
             return xr.DataArray(1.0)
         return xr.DataArray(self.grid.cell_area(), dims=self.grid.dims)
@@ -149,15 +151,19 @@ def match(
     extras: Mapping[str, xr.DataArray] | None = None,
 ) -> Matched:
     """Line the two up. Raises SciffusionError when their grids differ, no time is shared, or units do not convert."""
-    axis = member_dim(ensemble.to_dataset(name="members"), member)
-    if axis is None:
-        axis = "member"
+    others = {"reference": reference, **(extras or {})}
+    for name, array in {"ensemble": ensemble, **others}.items():
+        _check_array(name, array)
+    known = member_dim(ensemble.to_dataset(name="members"), member)
+    axis = known or "member"
+    if known is None:
         ensemble = ensemble.expand_dims(axis)
     if axis in reference.dims:
         raise SciffusionError(f"the reference has the ensemble dim {axis!r}", "give one truth, or select a member")
     grid = grid_of(ensemble, axis)
-    others = {"reference": reference, **(extras or {})}
     named = {name: _lined_up(name, array, ensemble, axis, grid) for name, array in others.items()}
+    if known is None:
+        check_deterministic(ensemble.isel({axis: 0}).sizes, named["reference"].dims)
     arrays = xr.align(ensemble, *named.values(), join="inner", exclude=[axis], copy=False)
     _check_labels(ensemble, arrays[0], axis)
     aligned = dict(zip(named, arrays[1:], strict=True))
@@ -206,12 +212,25 @@ def _lined_up(name: str, array: xr.DataArray, ensemble: xr.DataArray, member: st
     return ds["values"].assign_coords(exact)
 
 
+def _check_array(name: str, array: object) -> None:
+    if not isinstance(array, xr.DataArray):
+        raise SciffusionError(
+            f"the {name} is a {type(array).__name__} and not a DataArray",
+            'label it, for example xr.DataArray(values, dims=("member", "time", "lat", "lon")), or give two Datasets',
+        )
+    if array.dtype.kind not in "fiub":
+        raise SciffusionError(f"the {name} holds no real numbers but {array.dtype}", "convert it first")
+    for dim in array.indexes:
+        if not array.indexes[dim].is_unique:
+            raise SciffusionError(f"the {name} has the same {dim} twice", f"drop the duplicate {dim} values")
+
+
 def _check_labels(before: xr.DataArray, after: xr.DataArray, member: str) -> None:
     ds = before.to_dataset(name="members")
     for dim in before.dims:
         lost = before.sizes[dim] - after.sizes[dim]
         if after.sizes[dim] == 0:
-            raise SciffusionError(f"the ensemble and the reference have no {dim} in common", "give data of the same")
+            raise SciffusionError(f"the ensemble and the reference have no {dim} in common", f"give data of the same {dim}")
         if lost and dim != member and role_of(ds, dim) not in SHIFTING:
             raise SciffusionError(
                 f"the reference lacks {lost} of the ensemble's {before.sizes[dim]} labels along {dim!r}",

@@ -182,10 +182,12 @@ class Panel:
     def _judge(self, one: Field, case: Case, sample: str) -> tuple[dict[Key, Sums], dict[str, int]]:
         """Sums and members of every system; none when there is no truth or nothing of the ensemble."""
         truth = self.truth.read(one, case)
+        if truth is None:
+            return {}, {}
         read = {name: self._members(source, one, case) for name, source in self.systems.items()}
         fields = {name: members for name, members in read.items() if members is not None}
         ours = next(iter(self.systems))
-        if truth is None or ours not in fields:
+        if ours not in fields:
             return {}, {}
         pairs = self._pairs(fields, truth[0], f"{one.label}|{case.label}")
         if not pairs[ours].valid.any():

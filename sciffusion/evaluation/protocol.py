@@ -17,7 +17,7 @@ from sciffusion.evaluation.domain import Domain, Window
 from sciffusion.evaluation.evaluation import Evaluation
 from sciffusion.evaluation.gallery import gallery
 from sciffusion.evaluation.grids import cells_of, recorded_grid
-from sciffusion.evaluation.layout import Case, Field, Layout
+from sciffusion.evaluation.layout import Case, Field, Layout, check_deterministic, scored_variables
 from sciffusion.evaluation.matching import byte_count
 from sciffusion.evaluation.panel import Coarse, Panel, Progress
 from sciffusion.evaluation.results import Results
@@ -112,8 +112,11 @@ def evaluate(
         For a variable that the reference lacks, different grids, inconvertible units, or no case in common.
     """
     budget, engine = None if memory is None else byte_count(memory), backend_of(backend, device)
-    judged = {OURS: ensemble} if isinstance(ensemble, xr.Dataset) else dict(ensemble)
+    judged = (
+        dict(ensemble) if isinstance(ensemble, Mapping) and not isinstance(ensemble, xr.Dataset) else {OURS: ensemble}
+    )
     named = _together(judged, baselines or {})
+    _check_datasets(named | {"the reference": reference})
     first = next(iter(judged.values()))
     chosen = scored_variables(first, reference, variables)
     dims = grid.dims if isinstance(grid, Grid) else tuple(grid or recorded_grid(first).get("dims", ()))
@@ -121,6 +124,8 @@ def evaluate(
     cells = grid if isinstance(grid, Grid) else cells_of(first, layout.grid, periodic)
     systems = {name: Source.of(name, ds, layout, cells).in_units_of(reference) for name, ds in named.items()}
     truth = Source.of("the reference", reference, layout, cells, deterministic=True)
+    if layout.member is None:
+        check_deterministic({dim: first.sizes[dim] for dim in layout.cases}, truth.ds.dims)
     fields, cases = layout.fields(first, chosen), layout.case_list(first)
     given, known = _coarse(coarse, layout, cells, reference), memorisation(training, layout, cells, fields, reference)
     panel = Panel(systems, truth, Domain.of(cells, window), given, estimator, known, engine, budget, brief)
@@ -146,6 +151,15 @@ def _together(judged: Mapping[str, xr.Dataset], baselines: Mapping[str, xr.Datas
     for name in judged.keys() & baselines.keys():
         raise SciffusionError(f"a baseline is called {name!r}", "that is an ensemble's name; give it another")
     return {**judged, **baselines}
+
+
+def _check_datasets(named: Mapping[str, object]) -> None:
+    for name, data in named.items():
+        if not isinstance(data, xr.Dataset):
+            raise SciffusionError(
+                f"{name} is a {type(data).__name__} and not a Dataset",
+                "of a DataArray, give array.to_dataset(name=...)",
+            )
 
 
 class _Work(NamedTuple):
@@ -226,24 +240,6 @@ def _of_sample(panel: Panel, cases: Sequence[Case], sample: Callable[[Case], str
     """The cases of that sample that were judged."""
     first = _first_sample(panel)
     return [case for case in cases if case.label in panel.done and sample(case) == first]
-
-
-def scored_variables(ensemble: xr.Dataset, reference: xr.Dataset, wanted: Sequence[str] | None) -> list[str]:
-    """The variables wanted, or all with numbers; raises SciffusionError for one that either has not."""
-    names = [str(name) for name in ensemble.data_vars] if wanted is None else list(wanted)
-    names = [
-        name for name in names if name not in ensemble or (ensemble[name].dtype.kind in "fiu" and ensemble[name].ndim)
-    ]
-    for name in names:
-        for what, ds in (("the ensemble", ensemble), ("the reference", reference)):
-            if name not in ds.data_vars:
-                known = ", ".join(map(str, ds.data_vars))
-                raise SciffusionError(
-                    f"{what} has no variable {name!r}", f"it has {known}; rename one, or choose the variables"
-                )
-    if not names:
-        raise SciffusionError("the ensemble has no variable to score", "give a dataset with numbers on a grid")
-    return names
 
 
 def _coarse(coarse: xr.Dataset | None, layout: Layout, fine: Grid, reference: xr.Dataset) -> Coarse | None:

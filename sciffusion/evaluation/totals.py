@@ -64,6 +64,10 @@ class Totals:
         the score hangs together; with fewer than ten blocks it is withheld (NaN), and the attribute
         ``interval_method`` says why.
         """
+        if interval is not None and not 0 < interval < 1:
+            raise SciffusionError(f"an interval of {interval:g}", "give a level between 0 and 1, such as 0.95")
+        if block is not None and block < 1:
+            raise SciffusionError(f"blocks of {block}", "give a number of 1 or more")
         value = self._value()
         if interval is None:
             return value

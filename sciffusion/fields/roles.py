@@ -65,7 +65,7 @@ _NAMES: dict[Role, str] = {
     "time": r"time|times|valid_time|init_time|initialization_time|forecast_reference_time|date|datetime|t|time_\w+",
     "vertical": r"levels?|lev|plev\w*|pressure\w*|isobaric\w*|heights?|altitude|depth\w*|olevel|s_rho|sigma|"
     r"hybrid|model_level\w*|bottom_top|nz|soil_?lay\w*",
-    "realization": r"realizations?|members?|ensembles?|ens|number|ensemble_member|source_member|run",
+    "realization": r"reali[sz]ations?|members?|ensembles?|ens|number|ensemble_member|source_member|run",
 }
 
 

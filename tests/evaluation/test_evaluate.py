@@ -275,6 +275,9 @@ def test_a_deterministic_field_has_an_absolute_error_and_no_spread(perfect):
         (lambda e, t: (e, t.assign_coords(lat=("lat", t.lat.values + 3, t.lat.attrs))), "different grids"),
         (lambda e, t: (e, t.t.assign_attrs(units="m s-1").to_dataset()), "units"),
         (lambda e, t: (e, xr.concat([t, t.isel(time=[0])], "time")), "same time twice"),
+        (lambda e, t: (e.rename(member="draw"), t), "say member='draw'"),
+        (lambda e, t: (e.t, t), "ensemble is a DataArray and not a Dataset"),
+        (lambda e, t: ({"a": e}, t.t), "the reference is a DataArray and not a Dataset"),
     ],
 )
 def test_bad_input_is_named(perfect, break_it, message):

@@ -271,6 +271,12 @@ def test_datasets_and_attributes(data):
     assert ev.mse(ensemble, truth).attrs["units"] == "(K)2"
 
 
+@pytest.mark.parametrize("name", ["number", "realisation", "ens", "ensemble_member"])
+def test_members_are_found_under_the_names_in_use(data, name):
+    ensemble, truth = data
+    assert ev.crps(ensemble.rename(member=name), truth).item() == ev.crps(ensemble, truth).item()
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -287,6 +293,17 @@ def test_datasets_and_attributes(data):
         (lambda e, t: ev.crps(e, t, weights=-xr.ones_like(t)), "weights"),
         (lambda e, t: ev.crps(e, t, weights=xr.ones_like(t[:, 1:])), "not known everywhere"),
         (lambda e, t: ev.brier_score(e, t, []), "no threshold"),
+        (lambda e, t: ev.crps(e.values, t), "the ensemble is a ndarray and not a DataArray"),
+        (lambda e, t: ev.crps(e, t.to_dataset()), "the reference is a Dataset"),
+        (lambda e, t: ev.crps(e + 1j, t), "no real numbers but complex128"),
+        (lambda e, t: ev.crps(e, xr.concat([t, t[:1]], "time")), "the reference has the same time twice"),
+        (lambda e, t: ev.crps(e.rename(member="draw"), t), "the reference has no 'draw'"),
+        (lambda e, t: ev.crps(e, t, interval=95), "an interval of 95"),
+        (lambda e, t: ev.crps(e, t, interval=0.95, block=0), "blocks of 0"),
+        (lambda e, t: ev.crps(e, t, weights="cos"), "no weights are called 'cos'"),
+        (lambda e, t: ev.crps(e, t, stream=1), "two or more members"),
+        (lambda e, t: ev.quantile_score(e, t, 95), "levels from 0 to 1"),
+        (lambda e, t: ev.fractions_skill_score(e, t, 280, windows=[0, 3]), "each 1 or more"),
         (lambda e, t: ev.skill_score(e, t, t, measure=Energy()), "whole fields"),
         (lambda e, t: _totals(e, t).merge(_totals(e, t)), "time has no labels"),
         (lambda e, t: ev.accumulate(CRPS(), e, t).merge(ev.accumulate(ErrorOfMean(), e, t)), "different measures"),
