@@ -1,6 +1,7 @@
 """``sciffusion evaluate``: judge any ensemble against a reference, and write the report."""
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -115,11 +116,16 @@ def run(args: argparse.Namespace) -> int:
     options = _resources(args)
     settings = _settings(args)
     log_to()
-    if not args.no_hashes and (args.config or args.report or args.json):
+    hashed = not args.no_hashes and bool(args.config or args.report or args.json)
+    expected = bool(settings.hashes)
+    if hashed and expected:  # other data are refused first; otherwise reading all data once more can wait
         settings = fingerprinted(settings, fingerprint)
     shown = _Shown(not args.quiet)
     evaluation = evaluate_files(settings, progress=shown, **options)
     shown.close()
+    if hashed and not expected:
+        settings = fingerprinted(settings, fingerprint)
+    evaluation = replace(evaluation, data=settings.hashes)
     written = _write(evaluation, settings, args)  # before anything is printed, which `| head` may cut short
     print(f"\n{evaluation.summary()}")
     for path in written:

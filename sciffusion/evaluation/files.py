@@ -1,7 +1,6 @@
 """An evaluation of data on disk, as its settings say."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ __all__ = ["evaluate_files"]
 
 def evaluate_files(settings: EvaluationSettings, **options: Any) -> Evaluation:
     """Open the data and judge them. ``options`` of `evaluate` that change no number: progress, state."""
-    evaluation = evaluate(
+    return evaluate(
         _opened(settings.ensembles, settings.partial),
         _open(settings.reference),
         baselines=_opened(settings.baselines, settings.partial),
@@ -34,7 +33,6 @@ def evaluate_files(settings: EvaluationSettings, **options: Any) -> Evaluation:
         force_indices=settings.force_indices,
         **options,
     )
-    return replace(evaluation, data={name: source.sha256 for name, source in settings.sources() if source.sha256})
 
 
 def _opened(sources: Mapping[str, DataSource], partial: bool) -> dict[str, xr.Dataset]:

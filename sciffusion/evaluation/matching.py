@@ -230,7 +230,9 @@ def _check_labels(before: xr.DataArray, after: xr.DataArray, member: str) -> Non
     for dim in before.dims:
         lost = before.sizes[dim] - after.sizes[dim]
         if after.sizes[dim] == 0:
-            raise SciffusionError(f"the ensemble and the reference have no {dim} in common", f"give data of the same {dim}")
+            raise SciffusionError(
+                f"the ensemble and the reference have no {dim} in common", f"give data of the same {dim}"
+            )
         if lost and dim != member and role_of(ds, dim) not in SHIFTING:
             raise SciffusionError(
                 f"the reference lacks {lost} of the ensemble's {before.sizes[dim]} labels along {dim!r}",

@@ -57,6 +57,11 @@ class EvaluationSettings(Settings):
                 yield name, source
         yield from ((f"baseline {name}", source) for name, source in self.baselines.items())
 
+    @property
+    def hashes(self) -> dict[str, str]:
+        """The fingerprints that are known, by the names of ``sources``."""
+        return {name: source.sha256 for name, source in self.sources() if source.sha256}
+
 
 def load_settings(path: str | Path) -> dict[str, Any]:
     """The entries of an evaluation's YAML, with paths resolved against its folder; not yet validated."""

@@ -119,6 +119,18 @@ def test_other_data_than_the_yaml_says_are_refused(files, tmp_path, capsys):
     assert "reference" in capsys.readouterr().err
 
 
+def test_what_cannot_be_judged_is_refused_before_the_data_are_read_for_their_fingerprints(
+    files, tmp_path, capsys, monkeypatch
+):
+    def too_early(paths):
+        raise AssertionError
+
+    monkeypatch.setattr("sciffusion.fields.fingerprint.fingerprint", too_early)
+    words = ["small.nc", "--reference", "truth.nc", "--variables", "absent", "--report", str(tmp_path / "r.html")]
+    assert run(files, *words) == 2
+    assert "no variable 'absent'" in capsys.readouterr().err
+
+
 def test_settings_survive_the_yaml_whatever_the_folder(files, tmp_path, monkeypatch):
     settings = EvaluationSettings.model_validate(
         {
