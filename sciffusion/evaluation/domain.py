@@ -32,6 +32,8 @@ class Domain:
     @classmethod
     def of(cls, grid: Grid, window: Window = "hann") -> "Domain":
         """Bands of latitude and sectors on a globe, tiles elsewhere; ``window`` is for spectra of open domains."""
+        if window == "dct" and any(grid.periodic):
+            raise SciffusionError("a cosine transform of a domain that wraps around", "leave the window at its default")
         sphere = _horizontal(grid)
         if sphere and grid.periodic[sphere[1]]:
             regions, names = _globe_regions(grid, *sphere)
@@ -57,7 +59,9 @@ def _globe_regions(grid: Grid, north: int, east: int) -> tuple[np.ndarray, tuple
         for i in range(zones)
         for j in range(sectors)
     ]
-    return index if north == 0 else index.T, tuple(names)
+    there, index = np.unique(index, return_inverse=True)  # a hemisphere or the tropics alone have fewer
+    index = index.reshape(zone.size, sector.size)
+    return index if north == 0 else index.T, tuple(names[place] for place in there)
 
 
 def _degrees(latitude: float) -> str:
@@ -94,8 +98,6 @@ def _inside(latitude: np.ndarray, low: float, high: float) -> np.ndarray:
 
 def _shells(grid: Grid, sphere: tuple[int, int] | None, window: Window) -> Shells:
     """Isotropic shells; a region of a sphere is measured in km at its middle latitude."""
-    if window == "dct" and any(grid.periodic):
-        raise SciffusionError("a cosine transform of a domain that wraps around", "leave the window at its default")
     shells = CosineShells if window == "dct" else Shells
     if sphere is None:
         units = {length_unit(grid, axis) for axis in range(grid.rank)}

@@ -223,6 +223,22 @@ def test_beyond_the_truncation_of_a_spectral_model_nothing_is_compared_and_noise
     assert float(noisy.scores.ralsd[0, 0]) > 10
 
 
+@pytest.mark.parametrize("rows", [slice(0, 9), slice(6, 12), slice(9, 18), slice(0, 18)])
+def test_a_part_of_the_globe_scores_as_the_globe_masked_elsewhere(rows):
+    """A hemisphere or the tropics, all around."""
+    draws = np.random.default_rng(5).normal(size=(5, 4, 18, 24))
+    coords = {"lat": np.linspace(-85, 85, 18), "lon": np.arange(24) * 15.0}
+    truth = xr.Dataset({"t": (("time", "lat", "lon"), draws[0])}, coords)
+    ensemble = xr.Dataset({"t": (("member", "time", "lat", "lon"), draws[1:])}, coords)
+    here = truth.lat.isin(truth.lat[rows])
+    part, masked = score(ensemble.isel(lat=rows), truth.isel(lat=rows)), score(ensemble, truth.where(here))
+    for name in ("crps", "rmse", "spread_skill", "crps_interval"):
+        np.testing.assert_allclose(part[name], masked[name], rtol=1e-6)
+    known = masked.crps_by_region.dropna("region")
+    np.testing.assert_allclose(part.crps_by_region, known, rtol=1e-6)
+    assert part.region.values.tolist() == known.region.values.tolist()
+
+
 def test_no_time_no_coordinates_and_three_dimensions():
     generator = np.random.default_rng(0)
     draws = generator.normal(size=(6, 8, 9, 10))
