@@ -5,7 +5,7 @@ import sys
 
 import pytest
 import yaml
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sciffusion import recipes, yamltext
@@ -194,7 +194,7 @@ SETTINGS = st.dictionaries(
 
 
 @given(SETTINGS)
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60)
 def test_what_the_writer_writes_is_read_back(data):
     assert (yamltext.parse(render(data, {})) or {}) == data
 

@@ -4,7 +4,7 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import special, stats
 
@@ -86,7 +86,6 @@ def test_neighbouring_members_average_like_independent_ones():
     assert np.var(fields.mean(axis=0)) * 400 == pytest.approx(1, abs=4 * np.sqrt(2 / 1000))
 
 
-@settings(deadline=None)  # the machine may be busy
 @given(st.integers(0, 50), st.integers(1, 200), st.integers(0, 200))
 def test_a_draw_is_a_window_of_every_longer_draw(start, count, more):
     longer = normal(KEY, (start + count + more,))
@@ -98,7 +97,6 @@ def test_the_chunks_of_the_transform_leave_no_trace():
     np.testing.assert_array_equal(normal(KEY, (9,), start=noise._CHUNK - 4), full[noise._CHUNK - 4 :][:9])
 
 
-@settings(deadline=None)  # the machine may be busy
 @given(st.data())
 def test_a_window_holds_the_values_of_the_whole(data):
     grid = data.draw(st.lists(st.integers(1, 9), min_size=1, max_size=3))

@@ -54,7 +54,7 @@ def test_blocks_of_cells_do_not_change_the_answer():
     np.testing.assert_array_equal(crps(members, truth)[:100], crps(members[:, :100], truth[:100]))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(3, 9), st.integers(0, 2**32 - 1))
 def test_a_missing_member_is_dropped_from_its_cell(size, seed):
     generator = np.random.default_rng(seed)
@@ -65,7 +65,7 @@ def test_a_missing_member_is_dropped_from_its_cell(size, seed):
     np.testing.assert_allclose(crps(gappy, truth), crps(np.delete(members, lost, 0), truth), rtol=1e-11, atol=1e-12)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(2, 12), st.integers(0, 2**32 - 1), st.floats(0.01, 100), st.floats(-1e3, 1e3))
 def test_order_shift_and_units_of_members(size, seed, scale, shift):
     generator = np.random.default_rng(seed)

@@ -42,7 +42,7 @@ FIELDS = (
 IDS = [type(measure).__name__ for measure in CELLS + FIELDS]
 every = pytest.mark.parametrize("measure", CELLS + FIELDS, ids=IDS)
 of_cells = pytest.mark.parametrize("measure", CELLS, ids=IDS[: len(CELLS)])
-few = settings(max_examples=4, deadline=None)
+few = settings(max_examples=4)
 
 
 def draw(seed, members=7, times=6, rows=4, columns=6):

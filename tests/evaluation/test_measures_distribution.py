@@ -50,7 +50,7 @@ def test_weights_count_like_repeated_values(pair):
     assert float(wet_fraction(first, 0.5, weights=weights)) == pytest.approx(float(wet_fraction(repeated[0], 0.5)))
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(shift=st.floats(-10, 10), scale=st.floats(0.1, 10), seed=st.integers(0, 100))
 def test_a_shift_is_its_own_distance_and_units_scale(shift, scale, seed):
     values = xr.DataArray(np.random.default_rng(seed).normal(size=60), dims="x")

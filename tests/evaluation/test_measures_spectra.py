@@ -40,7 +40,7 @@ def power_law(shape, spacing, exponent, seed):
     return np.fft.ifft2(phase / np.abs(phase) * k ** ((exponent - 1) / 2)).real
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @example(shape=(4, 8), spacing=(0.1, 0.1), order=["time", "y", "x"], scale=1.0)  # modes half-way between two shells
 @given(
     shape=st.tuples(st.integers(4, 23), st.integers(4, 23)),

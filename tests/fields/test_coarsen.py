@@ -199,7 +199,7 @@ spans = st.lists(st.floats(0.05, 3.0), min_size=3, max_size=30)
 
 
 @given(spans, st.floats(1.0, 6.0), st.booleans())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_any_axis_conserves_and_any_refinement_keeps_constants(widths, factor, descending):
     x = np.cumsum(widths)
     fine = Grid.from_dataset(grids.dataset(x=x[::-1] if descending else x), ("x",))

@@ -106,7 +106,7 @@ def indices(size):
 
 
 @given(st.data(), st.sampled_from(["a", "b", "c", "new"]))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_any_selection_of_joined_arrays_equals_that_of_the_whole(data, dim):
     rng = np.random.default_rng(0)
     shape = {"a": 3, "b": 4, "c": 2}

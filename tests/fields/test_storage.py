@@ -19,7 +19,7 @@ DTYPES = [np.float32, np.float64]
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @given(data=st.data(), bits=st.integers(1, 23))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_rounding_is_to_the_nearest_number_of_so_many_bits(data, bits, dtype):
     width = 32 if dtype == np.float32 else 64
     values = data.draw(arrays(dtype, 20, elements=st.floats(width=width, allow_infinity=False)))
@@ -45,7 +45,7 @@ def test_a_value_that_rounds_to_infinity_is_refused():
     limits=st.tuples(st.floats(-1e4, 1e4), st.floats(-1e4, 1e4)).filter(lambda pair: pair[1] - pair[0] > 1e-2),
     parts=arrays(np.float64, 30, elements=st.floats(0, 1)),
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_packing_is_within_half_a_step(limits, parts):
     packed, low, high = Packed(*limits), *limits
     values = np.clip(low + parts * (high - low), low, high)
