@@ -95,7 +95,7 @@ def test_killed_processes_count_every_member_once(reduced, tmp_path):
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert int(done.stdout) >= 4, "too few processes were killed at work for the test to mean anything"
+    assert done.stdout.split() == ["killed"] * 12
     xr.testing.assert_identical(statistics(path).drop_attrs(), statistics(reduced).drop_attrs())
     np.testing.assert_array_equal(open_ensemble(path).u, open_ensemble(reduced).u)
 

@@ -49,7 +49,7 @@ def contents(path):
 
 
 def check_ends(tmp_path, undisturbed, *arguments):
-    """Disturb and poll; the ends of the processes."""
+    """Disturb and poll, until something was seen and the last processes may go on; the ends of the others."""
     truth = expected(members=range(killed.MEMBERS), cases=killed.CASES)
     path, polls, seen, bad = tmp_path / "e.zarr", 0, 0, 0
     program = start(path, *arguments)
@@ -57,11 +57,11 @@ def check_ends(tmp_path, undisturbed, *arguments):
         if is_ensemble_store(path):
             given, wrong = bad_items(path, truth)
             polls, seen, bad = polls + 1, max(seen, given), bad + wrong
+        if polls >= 3 and seen > 0:
+            (tmp_path / "open").touch()
         time.sleep(0.4)
     output, _ = program.communicate()
     assert program.returncode == 0
-    assert polls >= 3
-    assert seen > 0
     assert bad == 0
     store = EnsembleStore(path)
     assert store.completed().all()
@@ -80,8 +80,8 @@ def test_twenty_killed_processes_end_with_the_bytes_of_an_undisturbed_run(tmp_pa
 
 def test_processes_that_are_asked_to_stop_do_so_and_lose_nothing(tmp_path, undisturbed):
     ends = check_ends(tmp_path, undisturbed, "SIGTERM", 8, 2)
-    assert "stopped" in ends
-    assert "failed" not in ends
+    assert ends.count("stopped") >= 6  # of every round one may be asked before it can answer
+    assert set(ends) <= {"stopped", "killed"}
 
 
 @pytest.mark.slow
