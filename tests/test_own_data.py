@@ -44,7 +44,7 @@ CASES = {
 
 def sciffusion(*arguments, cwd):
     command = [sys.executable, "-W", "ignore", "-m", "sciffusion", *map(str, arguments)]
-    done = subprocess.run(command, cwd=cwd, env=environment(), capture_output=True, text=True, timeout=900, check=False)
+    done = subprocess.run(command, cwd=cwd, env=environment(), capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"{arguments}\n{done.stdout}\n{done.stderr}"
     return done.stdout + done.stderr
 

@@ -4,13 +4,14 @@ import errno
 import logging
 import os
 import signal
+import sys
 import threading
-from contextlib import contextmanager
 
 import numpy as np
 import pytest
 import xarray as xr
 
+import sciffusion
 from sciffusion.config import Sampler
 from sciffusion.errors import SciffusionError
 from sciffusion.fields import chunks as store_chunks
@@ -20,6 +21,8 @@ from sciffusion.generation.identity import fingerprint
 from sciffusion.generation.writer import Writer
 from tests.generation.fake import FakeEmulator, conditions, expected
 from tests.generation.runs import chunks, fields, run
+
+PACKAGE = f"{os.path.dirname(sciffusion.__file__)}{os.sep}"
 
 
 @pytest.mark.parametrize("suffix", ["zarr", "nc"])
@@ -330,7 +333,7 @@ def test_several_threads_write_at_once_and_lose_nothing():
     together, written = threading.Barrier(3), []
 
     def write(job):
-        together.wait(timeout=30)  # passes only when three threads are here
+        together.wait(timeout=600)  # passes only when three threads are here
         written.append((job, threading.current_thread().name))
 
     through_writer(write, range(12), depth=2, threads=3)
@@ -378,31 +381,41 @@ def test_what_a_killed_process_left_beside_the_output_is_cleared_up(tmp_path):
 
 @pytest.mark.parametrize("suffix", ["zarr", "nc"])
 def test_ctrl_c_at_any_moment_leaves_a_store_that_goes_on(tmp_path, suffix):
-    whole, path, interruptions = run(tmp_path / f"whole.{suffix}"), tmp_path / f"e.{suffix}", 0
-    for moment in (0.02, 0.05, 0.1, 0.15, 0.2, 0.3):
-        with interrupt_after(moment) as interrupted:
-            run(path, FakeEmulator(delay=0.03), batch_size=3)
-        interruptions += interrupted[0]
+    whole = run(tmp_path / f"whole.{suffix}", batch_size=3)
+    _, lines = interrupted_at(0, lambda: run(tmp_path / f"again.{suffix}", batch_size=3))
+    for number in range(1, 13):
+        path = tmp_path / str(number) / f"e.{suffix}"
+        path.parent.mkdir()
+        came, _ = interrupted_at(number * lines // 13, lambda path=path: run(path, batch_size=3))
+        assert came
         if path.with_name(f"{path.name}.partial").exists():
             assert EnsembleStore(path.with_name(f"{path.name}.partial")).verify() == []
-    assert interruptions >= 2
-    run(path)
-    xr.testing.assert_identical(fields(path), fields(whole))
-    assert {name for name in os.listdir(tmp_path) if not name.startswith(".")} == {path.name, whole.name}
+        run(path)
+        xr.testing.assert_identical(fields(path), fields(whole))
+        assert [name for name in os.listdir(path.parent) if not name.startswith(".")] == [path.name]
 
 
-@contextmanager
-def interrupt_after(seconds):
-    """Raise KeyboardInterrupt in the block by a real signal, as Ctrl-C does; the list says whether it came."""
-    came = [0]
+def interrupted_at(number, work):
+    """Call ``work``; Ctrl-C, a real signal, in its line ``number`` of this package. Whether it came; lines so far."""
+    count = 0
+
+    def trace(frame, event, _):
+        nonlocal count
+        if not frame.f_code.co_filename.startswith(PACKAGE):
+            return None
+        count += event == "line"
+        if event == "line" and count == number:
+            signal.raise_signal(signal.SIGINT)
+        return trace
+
     handler = signal.signal(signal.SIGINT, signal.default_int_handler)  # workers of a parallel run ignore it
-    previous = signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(signal.SIGINT))
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    previous = sys.gettrace()
+    sys.settrace(trace)
     try:
-        yield came
+        work()
     except KeyboardInterrupt:
-        came[0] = 1
+        return True, count
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, previous)
+        sys.settrace(previous)
         signal.signal(signal.SIGINT, handler)
+    return False, count

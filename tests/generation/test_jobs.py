@@ -1,6 +1,7 @@
 """Batch scripts do what they say, tried with stand-ins for the scheduler's commands; tests/slurm has a real one."""
 
 import os
+import signal
 import stat
 import subprocess
 import sys
@@ -77,13 +78,28 @@ def test_a_job_is_queued_again_when_it_was_stopped_and_not_when_it_failed(centre
     assert calls(centre) == wanted
 
 
+ASKED = """
+import os, signal
+signal.signal(signal.SIGUSR1, lambda *_: os.system('echo asked >> calls') or os._exit(85))
+signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGUSR1])
+while True:
+    signal.pause()
+"""
+
+
 def test_pbs_asks_the_job_to_stop_before_the_limit(centre):
     assert (
         submit("--scheduler", "pbs", "--time", "5s", "--warning", "2s", "--python", "work", "--script", "j", *GENERATE)
         == 0
     )
-    program(centre, "work", "trap 'echo asked >> calls; exit 85' USR1; for i in {1..100}; do sleep 0.1; done")
-    subprocess.run(["bash", "j"], env=os.environ | {"PBS_JOBID": "7.head"}, check=False, capture_output=True)
+    program(centre, "work", f'exec "{sys.executable}" -c "{ASKED}"')
+    subprocess.run(
+        ["bash", "j"],
+        env=os.environ | {"PBS_JOBID": "7.head"},
+        check=False,
+        capture_output=True,
+        preexec_fn=lambda: signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1]),  # until the work is ready for it
+    )
     assert calls(centre) == ["asked", f"qsub -v SCIFFUSION_RESTART=1 {centre / 'j'}"]
 
 

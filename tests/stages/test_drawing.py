@@ -82,7 +82,7 @@ def test_the_next_case_is_read_while_the_batch_is_drawn_and_not_many_more():
 
     def during(items):
         for item in items:
-            assert read[min(item.prepared + 1, 3)].wait(60)
+            assert read[min(item.prepared + 1, 3)].wait(600)
 
     pairs = [(case, member) for case in range(4) for member in range(4)]
     for count, _ in enumerate(draws(Stage(during), prepare, pairs, size=2, seed=0, sampler=None)):
