@@ -108,7 +108,7 @@ def table(results: dict) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
+def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
     parser.add_argument("--repeats", type=int, default=7)
@@ -121,7 +121,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS)
     parser.add_argument("--row", nargs=2, metavar=("TASK", "PACKAGE"), help=argparse.SUPPRESS)
     parser.add_argument("--stream-row", nargs=2, metavar=("STORE", "WAY"), help=argparse.SUPPRESS)
-    args = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = arguments()
     size = SMALL if args.small else Size()
     if args.row:
         print(json.dumps(row(*args.row, size, args.repeats)))
