@@ -219,10 +219,16 @@ NUMPY = Numpy()
 def backend_of(name: BackendName, device: str | None = None) -> Backend:
     """The backend called ``name``; ``device`` is torch's, by default the GPU where there is one."""
     if name == "numpy":
+        if device not in (None, "cpu"):
+            raise SciffusionError(f"numpy does not compute on {device!r}", "add backend torch, or leave the device out")
         return NUMPY
     if name != "torch":
         raise SciffusionError(f"no backend is called {name!r}", "use numpy or torch")
     import torch
 
-    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    try:
+        place = torch.empty(0, device=device or ("cuda" if torch.cuda.is_available() else "cpu")).device
+    except (RuntimeError, AssertionError) as error:
+        what = str(error).splitlines()[0]
+        raise SciffusionError(f"torch cannot use the device {device!r}: {what}", "see `sciffusion doctor`") from None
     return Torch(torch, torch.float64, place, 1 << 18 if place.type == "cpu" else 1 << 21)

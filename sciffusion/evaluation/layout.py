@@ -16,7 +16,7 @@ import xarray as xr
 from sciffusion.errors import SciffusionError
 from sciffusion.fields.roles import role_of
 
-__all__ = ["Case", "Field", "Layout", "check_deterministic", "member_dim", "scored_variables"]
+__all__ = ["Case", "Field", "Layout", "check_deterministic", "member_dim", "scored_variables", "with_cases"]
 
 MEMBER_NAMES = ("member", "number", "realization", "ensemble", "members", "realisation", "ens", "ensemble_member")
 CASE_ROLES = ("time", "lead_time", "realization")
@@ -123,6 +123,11 @@ def scored_variables(ensemble: xr.Dataset, reference: xr.Dataset, wanted: Sequen
     if not names:
         raise SciffusionError("the ensemble has no variable to score", "give a dataset with numbers on a grid")
     return names
+
+
+def with_cases(ds: xr.Dataset, reference: xr.Dataset) -> xr.Dataset:
+    """Scalar coordinates along which the reference lies, such as the time of a single case, as dims."""
+    return ds.expand_dims([name for name in ds.coords if ds[name].ndim == 0 and name in reference.dims])
 
 
 def check_deterministic(sizes: Mapping[Hashable, int], reference: Collection[Hashable]) -> None:

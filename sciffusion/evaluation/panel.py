@@ -111,6 +111,20 @@ class Panel:
             progress(case.label, len(self.done), len(cases))
             self._commit(case, self.judge(fields, case, sample(case)))
 
+    def check(self, fields: Sequence[Field], cases: Sequence[Case]) -> None:
+        """Raise SciffusionError where a system has no variable of the ensemble, or lacks a case that has a truth."""
+        for source in self.systems.values():
+            known = [one for one in fields if one.variable in source.ds]
+            if not known:
+                names = ", ".join(dict.fromkeys(one.variable for one in fields))
+                raise SciffusionError(
+                    f"{source.name} has no variable of the ensemble ({names})", "rename its variables"
+                )
+            absent = ((one, case) for one in known for case in cases if not source.has(one, case))
+            lacking = next((case for one, case in absent if self.truth.has(one, case)), None)
+            if lacking is not None:
+                raise SciffusionError(f"{source.name} has no case {lacking.label}", "give it all cases of the ensemble")
+
     def judge(self, fields: Sequence[Field], case: Case, sample: str) -> Judged:
         """The sums of one case, added to nothing yet."""
         found = {one.label: self._judge(one, case, sample) for one in fields}
@@ -203,10 +217,7 @@ class Panel:
 
     def _members(self, source: Source, one: Field, case: Case) -> Members | None:
         budget = None if self.budget is None else self.budget // (2 * len(self.systems))
-        members = source.read(one, case) if budget is None else source.members(one, case, budget)
-        if members is None and one.variable in source.ds and source is not next(iter(self.systems.values())):
-            raise SciffusionError(f"{source.name} has no case {case.label}", "give it all cases of the ensemble")
-        return members
+        return source.read(one, case) if budget is None else source.members(one, case, budget)
 
     def _pairs(self, fields: dict[str, Members], truth: np.ndarray, key: str) -> dict[str, Pair]:
         """One pair per system, all valid at the same cells: those where every system has a member."""

@@ -17,7 +17,7 @@ from sciffusion.evaluation.domain import Domain, Window
 from sciffusion.evaluation.evaluation import Evaluation
 from sciffusion.evaluation.gallery import gallery
 from sciffusion.evaluation.grids import cells_of, recorded_grid
-from sciffusion.evaluation.layout import Case, Field, Layout, check_deterministic, scored_variables
+from sciffusion.evaluation.layout import Case, Field, Layout, check_deterministic, scored_variables, with_cases
 from sciffusion.evaluation.matching import byte_count
 from sciffusion.evaluation.panel import Coarse, Panel, Progress
 from sciffusion.evaluation.results import Results
@@ -112,12 +112,9 @@ def evaluate(
         For a variable that the reference lacks, different grids, inconvertible units, or no case in common.
     """
     budget, engine = None if memory is None else byte_count(memory), backend_of(backend, device)
-    judged = (
-        dict(ensemble) if isinstance(ensemble, Mapping) and not isinstance(ensemble, xr.Dataset) else {OURS: ensemble}
-    )
-    named = _together(judged, baselines or {})
-    _check_datasets(named | {"the reference": reference})
-    first = next(iter(judged.values()))
+    judged = {OURS: ensemble} if isinstance(ensemble, xr.Dataset | xr.DataArray) else dict(ensemble)
+    named = _together(judged, baselines or {}, reference)
+    first = next(iter(named.values()))
     chosen = scored_variables(first, reference, variables)
     dims = grid.dims if isinstance(grid, Grid) else tuple(grid or recorded_grid(first).get("dims", ()))
     layout = Layout.of(first, chosen, dims, member)
@@ -130,6 +127,9 @@ def evaluate(
     given, known = _coarse(coarse, layout, cells, reference), memorisation(training, layout, cells, fields, reference)
     panel = Panel(systems, truth, Domain.of(cells, window), given, estimator, known, engine, budget, brief)
     sample = sampler_of(first, training, layout)
+    if not any(truth.has(one, case) for one in fields for case in cases):
+        _no_overlap(cases, reference)
+    panel.check(fields, cases)
     panel.fix_marks(fields, cases)
     work = _Work(fields, _part(cases, part), sample, progress or (lambda label, done, total: None), processes)
     panel = _run(panel, _files(state), work).ordered(cases)
@@ -144,22 +144,23 @@ def evaluate(
     return replace(found[0], others=dict(zip(list(judged)[1:], found[1:], strict=True)))
 
 
-def _together(judged: Mapping[str, xr.Dataset], baselines: Mapping[str, xr.Dataset]) -> dict[str, xr.Dataset]:
-    """Ensembles and baselines in one mapping. Raises SciffusionError when there is none, or a name stands twice."""
+def _together(
+    judged: Mapping[str, xr.Dataset], baselines: Mapping[str, xr.Dataset], reference: xr.Dataset
+) -> dict[str, xr.Dataset]:
+    """Ensembles and baselines in one mapping, with their cases as dims.
+
+    Raises SciffusionError when there is no ensemble, a name stands twice, or something is no Dataset.
+    """
     if not judged:
         raise SciffusionError("there is no ensemble to judge", "give one, or several by name")
     for name in judged.keys() & baselines.keys():
         raise SciffusionError(f"a baseline is called {name!r}", "that is an ensemble's name; give it another")
-    return {**judged, **baselines}
-
-
-def _check_datasets(named: Mapping[str, object]) -> None:
-    for name, data in named.items():
+    named = {**judged, **baselines}
+    for name, data in {**named, "the reference": reference}.items():
         if not isinstance(data, xr.Dataset):
-            raise SciffusionError(
-                f"{name} is a {type(data).__name__} and not a Dataset",
-                "of a DataArray, give array.to_dataset(name=...)",
-            )
+            what = f"{name} is a {type(data).__name__} and not a Dataset"
+            raise SciffusionError(what, "of a DataArray, give array.to_dataset(name=...)")
+    return {name: with_cases(ds, reference) for name, ds in named.items()}
 
 
 class _Work(NamedTuple):
@@ -274,6 +275,14 @@ def sampler_of(ensemble: xr.Dataset, training: xr.Dataset | None, layout: Layout
 
 def _no_overlap(cases: Iterable[Case], reference: xr.Dataset) -> None:
     labels = [case.label for case in cases]
+    for dim, value in next(iter(cases)).values.items():
+        ours, theirs = getattr(value, "calendar", ""), reference.indexes.get(dim, ())
+        other = getattr(theirs[0], "calendar", "") if len(theirs) else ""
+        if (ours or other) and ours != other:
+            what = (
+                f"{dim} has the calendar {ours or 'standard'} in the ensemble, {other or 'standard'} in the reference"
+            )
+            raise SciffusionError(what, "convert one of them first (xarray: ds.convert_calendar)")
     spans = [
         f"{dim} from {reference[dim].values[0]} to {reference[dim].values[-1]}"
         for dim in reference.coords

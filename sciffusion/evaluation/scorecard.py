@@ -10,7 +10,7 @@ from sciffusion.evaluation.verdict import number, spectral_tolerance
 if TYPE_CHECKING:
     from sciffusion.evaluation.evaluation import Evaluation
 
-__all__ = ["bins_within", "header", "interval_notes", "rows", "scorecard"]
+__all__ = ["bins_within", "header", "notes", "rows", "scorecard"]
 
 NEGLIGIBLE = 1e-4  # bias over RMSE that is rounding
 
@@ -34,7 +34,7 @@ def scorecard(evaluation: "Evaluation") -> str:
     lines = [head, "", *_aligned([header(scores), *rows(scores)]), ""]
     for owner, one in evaluation.side_by_side.items():
         lines += _sentences(one, f"{owner}: " if evaluation.others else "")
-    lines += ["", *interval_notes(scores)]
+    lines += ["", *notes(scores)]
     for owner, one in evaluation.side_by_side.items():
         if one.in_sample is not None:
             of = f" of {owner}" if evaluation.others else ""
@@ -52,12 +52,16 @@ def _sentences(evaluation: "Evaluation", owner: str) -> list[str]:
     return lines
 
 
-def interval_notes(scores: xr.Dataset) -> list[str]:
-    """How the intervals in brackets were made, for which variables."""
+def notes(scores: xr.Dataset) -> list[str]:
+    """How the intervals in brackets were made, for which variables, and what was not scored."""
     found: dict[str, list[str]] = {}
     for name, method in zip(scores["variable"].values, scores["interval_method"].values, strict=True):
         found.setdefault(str(method), []).append(str(name))
-    return [f"95 % intervals of {', '.join(names)}: {method}" for method, names in found.items()]
+    intervals = [f"95 % intervals of {', '.join(names)}: {method}" for method, names in found.items()]
+    skipped = [one for one in scores.attrs.get("skipped", "").split("; ") if one]
+    if skipped:
+        intervals.append(f"Not scored for want of a truth or of values: {len(skipped)} field(s), such as {skipped[0]}")
+    return intervals
 
 
 def bins_within(scores: xr.Dataset, variable: str, system: str) -> tuple[int, int]:

@@ -6,6 +6,7 @@ from itertools import chain
 from math import prod
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 
 from sciffusion.errors import SciffusionError
@@ -56,17 +57,16 @@ class Source:
 
     def read(self, field: Field, case: Case) -> np.ndarray | None:
         """Members (member, *grid) of one case, or None when the case or the variable is not there."""
-        if field.variable not in self.ds:
+        places = self._places(field, case)
+        if places is None:
             return None
-        array, wanted = self.ds[field.variable], {**field.level, **case.values}
-        for dim, value in wanted.items():
-            if dim in array.dims:
-                place = self._place(dim, value)
-                if place is None:
-                    return None
-                array = array.isel({dim: place})
+        array = self.ds[field.variable].isel(places)
         array = array.squeeze([dim for dim in array.dims if array.sizes[dim] == 1 and dim not in self._kept], drop=True)
         extra = [str(dim) for dim in array.dims if dim not in self._kept]
+        if extra and extra[0] == self.layout.member:
+            raise SciffusionError(
+                f"{self.name} has the ensemble dim {extra[0]!r}", "give one field, or select a member"
+            )
         if extra:
             raise SciffusionError(
                 f"{self.name} has a dimension {extra[0]!r} that the ensemble has not", f"select one {extra[0]}"
@@ -115,6 +115,19 @@ class Source:
     def _kept(self) -> tuple[str | None, ...]:
         return (self.member, *self.layout.grid)
 
+    def has(self, field: Field, case: Case) -> bool:
+        """Whether ``read`` has something to read, by the labels alone."""
+        return self._places(field, case) is not None
+
+    def _places(self, field: Field, case: Case) -> dict[str, int] | None:
+        """Where the case is along the dims of the variable; None when it is not there."""
+        if field.variable not in self.ds:
+            return None
+        dims, wanted = self.ds[field.variable].dims, {**field.level, **case.values}
+        found = {dim: self._place(dim, value) for dim, value in wanted.items() if dim in dims}
+        places = {dim: place for dim, place in found.items() if place is not None}
+        return places if len(places) == len(found) else None
+
     def _place(self, dim: str, value: object) -> int | None:
         if dim not in self.ds.indexes:
             return int(value) if isinstance(value, int) and value < self.ds.sizes[dim] else None
@@ -123,7 +136,7 @@ class Source:
             raise SciffusionError(f"{self.name} has the same {dim} twice", f"drop the duplicate {dim} values")
         try:
             return int(index.get_loc(value))
-        except (KeyError, TypeError):
+        except (KeyError, TypeError, pd.errors.InvalidIndexError):  # the last for dates of another calendar
             return None
 
     def in_units_of(self, template: xr.Dataset) -> "Source":
@@ -159,7 +172,7 @@ def on_cells(name: str, ds: xr.Dataset, grid: Grid, axis: int, dim: str) -> xr.D
     return ds.isel({dim: place})
 
 
-_MEND = "bring both to the same grid first (sciffusion.fields.coarsen.regrid)"
+_MEND = "bring both to the same grid first (sciffusion.fields.coarsen.regrid), or select the cells that both have"
 
 
 def _nearest(wanted: np.ndarray, have: np.ndarray, period: float | None) -> tuple[np.ndarray, np.ndarray]:

@@ -9,6 +9,7 @@ import xarray as xr
 
 from sciffusion.errors import SciffusionError
 from sciffusion.evaluation import evaluate
+from sciffusion.evaluation.report import render
 from sciffusion.fields.coarsen import conservative
 from sciffusion.fields.grid import Grid
 
@@ -283,6 +284,10 @@ def test_a_deterministic_field_has_an_absolute_error_and_no_spread(perfect):
     assert "absolute error" in scores.attrs["estimator"]
 
 
+def noleap(ds):
+    return xr.date_range("2001-01-01", periods=ds.sizes["time"], calendar="noleap", use_cftime=True)
+
+
 @pytest.mark.parametrize(
     ("break_it", "message"),
     [
@@ -292,6 +297,11 @@ def test_a_deterministic_field_has_an_absolute_error_and_no_spread(perfect):
         (lambda e, t: (e, t.t.assign_attrs(units="m s-1").to_dataset()), "units"),
         (lambda e, t: (e, xr.concat([t, t.isel(time=[0])], "time")), "same time twice"),
         (lambda e, t: (e.rename(member="draw"), t), "say member='draw'"),
+        (lambda e, t: (e, e), "the reference has the ensemble dim 'member'"),
+        (
+            lambda e, t: (e.assign_coords(time=noleap(e)), t),
+            "time has the calendar noleap in the ensemble, standard in",
+        ),
         (lambda e, t: (e.t, t), "ensemble is a DataArray and not a Dataset"),
         (lambda e, t: ({"a": e}, t.t), "the reference is a DataArray and not a Dataset"),
     ],
@@ -299,6 +309,43 @@ def test_a_deterministic_field_has_an_absolute_error_and_no_spread(perfect):
 def test_bad_input_is_named(perfect, break_it, message):
     with pytest.raises(SciffusionError, match=message):
         evaluate(*break_it(*perfect))
+
+
+@pytest.mark.parametrize(
+    ("baseline", "message"),
+    [
+        (lambda e: e.isel(time=slice(0, 1)), "base has no case time="),
+        (lambda e: e.rename(t="q"), r"base has no variable of the ensemble \(t\)"),
+        (lambda e: e.t, "base is a DataArray"),
+    ],
+)
+def test_a_baseline_that_cannot_be_compared_is_refused_before_the_first_case(perfect, baseline, message):
+    def too_early(label, done, total):
+        raise AssertionError
+
+    ensemble, truth = perfect
+    with pytest.raises(SciffusionError, match=message):
+        evaluate(ensemble, truth, baselines={"base": baseline(ensemble)}, progress=too_early)
+
+
+def test_a_single_case_may_have_its_time_as_a_scalar(perfect):
+    ensemble, truth = perfect
+    assert_same(score(ensemble.isel(time=3), truth), score(ensemble.isel(time=[3]), truth))
+
+
+def test_cases_without_a_truth_are_counted_where_a_reader_looks(perfect):
+    ensemble, truth = perfect
+    partly = evaluate(ensemble, truth.isel(time=slice(2, None)))
+    assert "Not scored for want of a truth or of values: 2 field(s), such as t at time=" in partly.summary()
+    assert "Not scored" in render(partly)
+    assert "Not scored" not in evaluate(ensemble, truth).summary()
+
+
+def test_a_device_that_is_not_there_is_named(perfect):
+    with pytest.raises(SciffusionError, match="numpy does not compute on 'cuda'"):
+        evaluate(*perfect, device="cuda")
+    with pytest.raises(SciffusionError, match="torch cannot use the device 'nowhere'"):
+        evaluate(*perfect, backend="torch", device="nowhere")
 
 
 def test_numbers_survive_netcdf_and_json(perfect, tmp_path):

@@ -8,6 +8,7 @@ from scipy import stats
 from sciffusion.evaluation import evaluate
 from sciffusion.evaluation.verdict.chance import two_sided, two_sided_of_interval
 from sciffusion.evaluation.verdict.judge import holm
+from sciffusion.evaluation.verdict.spread import spread
 from sciffusion.evaluation.verdict.words import apart
 
 
@@ -28,6 +29,22 @@ def test_numbers_get_as_many_digits_as_tell_them_apart():
     assert apart(299.31, 299.38) == ("299.3", "299.4")
     assert apart(2.0, 3.0) == ("2.00", "3.00")
     assert apart(1.0, 1.0) == ("1.00000", "1.00000")
+
+
+@pytest.mark.parametrize(
+    ("value", "good", "words"),
+    [
+        (0.97, True, "Spread matches the error"),
+        (0.91, None, "Spread may differ from the error: spread/skill 0.91 [0.8"),
+    ],
+)
+def test_a_departure_within_chance_is_neither_praised_nor_blamed(value, good, words):
+    interval = xr.DataArray([[value - 0.08, value + 0.08]], dims=("system", "bound"))
+    one = xr.Dataset({"spread_skill": ("system", [value]), "spread_skill_interval": interval, "blocks": 20})
+    (finding,) = spread(one)
+    assert finding.p > 0.01
+    assert finding.otherwise.good is good
+    assert finding.otherwise.text.startswith(words)
 
 
 def forged(cases, rows, factor):

@@ -12,7 +12,7 @@ from sciffusion.evaluation.report.section import Section
 from sciffusion.evaluation.report.sections import SECTIONS
 from sciffusion.evaluation.report.tables import attributes, facts, indices_table, numbers_table, scorecard_table
 from sciffusion.evaluation.report.words import GLOSSARY, MAPS, MASKED
-from sciffusion.evaluation.scorecard import interval_notes
+from sciffusion.evaluation.scorecard import notes
 from sciffusion.evaluation.verdict import WHOLE, Statement, statements
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def _card(name: str, found: list[Statement], scores: xr.Dataset) -> str:
 
 def _scorecard(evaluation: "Evaluation") -> str:
     text = scorecard_table(evaluation.scores, list(evaluation.side_by_side))
-    text += "".join(f'<p class="note">{escape(words)}.</p>' for words in interval_notes(evaluation.scores))
+    text += "".join(f'<p class="note">{escape(words)}.</p>' for words in notes(evaluation.scores))
     for name, one in evaluation.side_by_side.items():
         if one.in_sample is not None:
             owner = f": {escape(name)}" if evaluation.others else ""

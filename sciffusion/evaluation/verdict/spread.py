@@ -29,7 +29,9 @@ def spread(one: xr.Dataset) -> Iterator[Finding]:
     with np.errstate(divide="ignore", invalid="ignore"):
         p = two_sided_of_interval(float(np.log(value)), np.log(bounds), degrees(one))
     fault = Statement(f"{KINDS[value < 1]}: {words}.", False, FAULTS[value < 1])
-    yield Finding(p, abs(value - 1) > NOTABLE, fault, Statement(f"Spread matches the error: {words}.", True))
+    notable = abs(value - 1) > NOTABLE
+    unsure = Statement(f"Spread may differ from the error: {words}; within chance for all that was looked at.", None)
+    yield Finding(p, notable, fault, unsure if notable else Statement(f"Spread matches the error: {words}.", True))
 
 
 def spread_by_scale(one: xr.Dataset) -> Iterator[Finding]:
