@@ -30,7 +30,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from sciffusion.cli.logs import log_to
+    from sciffusion.cli.logs import log_to, print_next
     from sciffusion.training.run import train
     from sciffusion.training.teacher import distilled
 
@@ -41,5 +41,5 @@ def _run(args: argparse.Namespace) -> int:
     experiment: Any = distilled(teacher, args.method, args.steps, output, args.set)
     log_to(f"{experiment.output}/sciffusion.log")
     train(experiment, overwrite=args.overwrite, progress=False if args.no_progress else None)
-    print(f"distilled; next: sciffusion generate {experiment.output} --members 16 --output ens.zarr")
+    print_next("distilled", experiment.output)
     return 0

@@ -25,7 +25,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from sciffusion.cli.logs import log_to
+    from sciffusion.cli.logs import log_to, print_next
     from sciffusion.config import load_experiment
     from sciffusion.training.run import train
 
@@ -33,5 +33,5 @@ def _run(args: argparse.Namespace) -> int:
     experiment = load_experiment(args.experiment, overrides, args.recipe)
     log_to(f"{experiment.output}/sciffusion.log")
     train(experiment, overwrite=args.overwrite, progress=False if args.no_progress else None)
-    print(f"trained; next: sciffusion generate {experiment.output} --members 16 --output ens.zarr")
+    print_next("trained", experiment.output)
     return 0

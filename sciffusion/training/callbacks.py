@@ -11,7 +11,7 @@ import pytorch_lightning as pl
 
 from sciffusion import stopping
 
-__all__ = ["Checkpoints", "LogLines", "StopOnSignal", "last_checkpoint"]
+__all__ = ["Checkpoints", "LogLines", "StopOnSignal", "last_checkpoint", "step_of"]
 
 log = logging.getLogger(__name__)
 KEPT = 2  # checkpoints; the older one serves if the newer is lost with its file system
@@ -21,6 +21,11 @@ def last_checkpoint(folder: Path) -> Path | None:
     """The newest complete checkpoint of a run, or None."""
     found = sorted(folder.glob("step-*.ckpt"))
     return found[-1] if found else None
+
+
+def step_of(checkpoint: Path | None) -> int:
+    """Steps that were taken when it was saved; 0 without a checkpoint."""
+    return int(checkpoint.stem.removeprefix("step-")) if checkpoint else 0
 
 
 class Checkpoints(pl.Callback):
@@ -88,6 +93,8 @@ class StopOnSignal(pl.Callback):
         if trainer.strategy.reduce_boolean_decision(told, all=False):
             trainer.should_stop = True
             self.stopped = trainer.global_step < (trainer.max_steps or 0)
+            if self.stopped and trainer.global_step % int(trainer.val_check_interval):
+                trainer.limit_val_batches = 0  # Lightning validates at a stop, which an undisturbed training would not
 
     def teardown(self, trainer: pl.Trainer, pl_module: Any, stage: str) -> None:
         """Give the signals back."""
@@ -109,7 +116,10 @@ TOO_LITTLE = 1e-3  # share of a training that no time left can be told from
 
 
 class LogLines(pl.Callback):
-    """A line every ``every`` seconds with step, loss and the time left, for logs without a terminal."""
+    """A line every ``every`` seconds with step, loss and the time left, for logs without a terminal.
+
+    The first process writes it, for all: the loss is that of its own samples.
+    """
 
     def __init__(self, every: float = 30.0) -> None:
         self.every = every
@@ -124,7 +134,7 @@ class LogLines(pl.Callback):
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Log when it is time."""
         now, share = time.monotonic(), pl_module.share
-        if now - self._last < self.every and share < 1:
+        if not trainer.is_global_zero or (now - self._last < self.every and share < 1):
             return
         self._last = now
         done = share - self._first  # a step that compiled says nothing of those to come
@@ -135,6 +145,8 @@ class LogLines(pl.Callback):
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Log the validation figures."""
+        if not trainer.is_global_zero:
+            return
         metrics = {k.removeprefix("validation/"): float(v) for k, v in trainer.callback_metrics.items() if "valid" in k}
         log.info(
             "validation at step %d: %s", trainer.global_step, ", ".join(f"{k} {v:.4f}" for k, v in metrics.items())

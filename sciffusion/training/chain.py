@@ -35,7 +35,7 @@ from sciffusion.training.regressing import RegressionModule
 from sciffusion.training.teacher import teacher_of
 from sciffusion.training.trainer import make_trainer
 
-__all__ = ["device_of", "extended", "rank", "steps_of", "wait_for"]
+__all__ = ["device_of", "extended", "leads", "steps_of", "wait_for"]
 
 log = logging.getLogger(__name__)
 MODULES: dict[str, Callable[[Any, config.TrainSettings], StageModule]] = {
@@ -115,7 +115,7 @@ def _prepared(
     settings: config.Experiment, own: config.Stage, data: ExperimentData, path: Path, earlier: Mapping[str, Stage]
 ) -> Any:
     """The untrained stage. The first process measures the statistics, the others wait for its file."""
-    if rank() == 0 and not (path / "model.json").is_file():
+    if leads() and not (path / "model.json").is_file():
         log.info("stage %s: measuring statistics of %d training cases", own.name, len(data.cases["train"]))
         torch.manual_seed(settings.train.seed)
         teacher = teacher_of(own)
@@ -137,9 +137,13 @@ def device_of(settings: config.TrainSettings) -> torch.device:
     return resolve_device("cpu" if settings.accelerator == "cpu" else None)
 
 
-def rank() -> int:
-    """Number of this process, as whoever started it says."""
-    return int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", os.environ.get("LOCAL_RANK", 0))))
+def leads() -> bool:
+    """Whether this process is the first of those that train together, as whoever started them says.
+
+    Without torchrun, which sets RANK, Lightning may start the others, within a step of SLURM too.
+    """
+    names = ("RANK",) if "RANK" in os.environ else ("SLURM_PROCID", "NODE_RANK", "LOCAL_RANK")
+    return all(int(os.environ.get(name, "0")) == 0 for name in names)
 
 
 def wait_for(path: Path) -> None:

@@ -38,7 +38,7 @@ class AutoencoderModule(StageModule):
             loss = loss + settings.spectrum * spectral_distance(answer, z, batch["valid"])
         return loss.mean()
 
-    def validation_losses(self, batch: dict[str, Any], index: int) -> dict[str, Tensor]:
+    def validation_losses(self, batch: dict[str, Any], number: int) -> dict[str, Tensor]:
         """Error and spectral distance of the code's mean."""
         z, settings = batch["z"], self.stage.settings
         answer = self.stage.truth(batch)

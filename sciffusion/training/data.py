@@ -28,6 +28,8 @@ class TrainingData(pl.LightningDataModule):
         super().__init__()
         settings = self.settings = experiment.train
         self.data, self.stage = data, stage
+        self.validated = 0  # cases that all processes validate, and the numbers of ours among them
+        self.share: list[int] = []
         self.training = training_cases(
             experiment, data, stage, crop=settings.crop, augment=settings.augment, cache=settings.cache
         )
@@ -65,16 +67,26 @@ class TrainingData(pl.LightningDataModule):
         )
 
     def val_dataloader(self) -> DataLoader[Any] | list[Any]:
-        """At most ``validation_cases`` of the validation split, evenly spread, without symmetries."""
+        """Our share of at most ``validation_cases`` of the validation split, evenly spread, without symmetries."""
         if self.validation is None:
             return []
-        count = min(self.settings.validation_cases, len(self.validation))
-        chosen = np.linspace(0, len(self.validation) - 1, count).round().astype(int)
-        return DataLoader(Subset(self.validation, chosen.tolist()), batch_size=1)
+        assert self.trainer is not None
+        self.validated = min(self.settings.validation_cases, len(self.validation))
+        chosen = np.linspace(0, len(self.validation) - 1, self.validated).round().astype(int)
+        self.share = share_of(self.validated, self.trainer.global_rank, self.trainer.world_size)
+        return DataLoader(Subset(self.validation, chosen[self.share].tolist()), batch_size=1)
 
     def prepared(self, number: int) -> Prepared:
         """Validation case ``number``, ready for sampling."""
         return self.stage.prepare(self.data.conditions, self.data.cases["validation"][number])
+
+
+def share_of(count: int, rank: int, world: int) -> list[int]:
+    """Which of ``count`` cases process ``rank`` of ``world`` validates: every world-th.
+
+    All have as many, because they call the networks together: at the end some take cases of the others once more.
+    """
+    return [number % count for number in range(rank, -(-count // world) * world, world)]
 
 
 class _Unsized:

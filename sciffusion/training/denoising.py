@@ -39,9 +39,9 @@ class DenoiserModule(StageModule):
         )
         return losses.mean()
 
-    def validation_losses(self, batch: dict[str, Any], index: int) -> dict[str, Tensor]:
+    def validation_losses(self, batch: dict[str, Any], number: int) -> dict[str, Tensor]:
         """EDM's loss at fixed levels, with noise fixed per validation case."""
-        generator = torch.Generator().manual_seed(index)
+        generator = torch.Generator().manual_seed(number)
         learned = self.stage.learn(batch, self.kept(batch), generator)
         y, losses = learned.y, {}
         for sigma in self._levels():

@@ -80,9 +80,9 @@ class FlowMapModule(StageModule):
         )
         return losses.mean()
 
-    def validation_losses(self, batch: dict[str, Any], index: int) -> dict[str, Tensor]:
+    def validation_losses(self, batch: dict[str, Any], number: int) -> dict[str, Tensor]:
         """Fair CRPS of a few members, drawn with noise fixed per validation case."""
-        stage, generator = self.stage, torch.Generator().manual_seed(index)
+        stage, generator = self.stage, torch.Generator().manual_seed(number)
         learned = stage.learn(batch, self.kept(batch), generator)
         shape = (MEMBERS * len(learned.y), *learned.y.shape[1:])
 

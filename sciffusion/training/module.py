@@ -42,14 +42,15 @@ class StageModule(pl.LightningModule):
         self.spent = 0.0  # seconds of training that count
         self._clock: float | None = None
         self._averaged = ExitStack()
-        self._validated: list[float] = []
+        self._figures: list[str] = []  # names of what validation finds, and its values by case
+        self._validated: dict[int, list[float]] = {}
 
     def loss(self, batch: dict[str, Any]) -> Tensor:
         """What is minimised, of one batch (see `datasets.training` for what a batch is)."""
         raise NotImplementedError
 
-    def validation_losses(self, batch: dict[str, Any], index: int) -> dict[str, Tensor]:
-        """Figures of one validation case, without chance; ``loss`` among them chooses the weights to keep."""
+    def validation_losses(self, batch: dict[str, Any], number: int) -> dict[str, Tensor]:
+        """Figures of validation case ``number``, without chance; ``loss`` among them chooses the weights to keep."""
         raise NotImplementedError
 
     # --- steps
@@ -95,13 +96,12 @@ class StageModule(pl.LightningModule):
 
     def validation_step(self, batch: dict[str, Any], index: int) -> None:
         """Figures of the averaged weights."""
-        losses = self.validation_losses(batch, index)
-        self._validated.append(float(losses["loss"]))
-        for name, loss in losses.items():
-            self.log(f"validation/{name}", loss, prog_bar=name == "loss", batch_size=len(batch["z"]))
+        number = self.trainer.datamodule.share[index]  # type: ignore[attr-defined]
+        figures = self.validation_losses(batch, number)
         whole = batch["z"].shape[2:] == self.stage.codec.grid.shape
         if self.stage.draws and self.settings.validation_members > 1 and whole:
-            self.log("validation/crps", self._crps(batch), batch_size=len(batch["z"]))
+            figures["crps"] = self._crps(batch)
+        self._figures, self._validated[number] = list(figures), [float(value) for value in figures.values()]
 
     def _crps(self, batch: dict[str, Any]) -> Tensor:
         """Fair CRPS of a few members of one validation case, in units of the normalised target."""
@@ -132,16 +132,27 @@ class StageModule(pl.LightningModule):
         self._averaged.enter_context(self.ema.swap())
         self._averaged.enter_context(torch.compiler.set_stance("force_eager"))
         self._set_boundary(self.trainer.datamodule.validation)  # type: ignore[attr-defined]
-        self._validated = []
+        self._validated = {}
 
     def on_validation_epoch_end(self) -> None:
-        """Remember the average with the lowest validation loss, and go back to the weights in training."""
-        loss = float(np.mean(self._validated)) if self._validated else math.inf
-        if loss < self.best["loss"]:
+        """Log the means, remember the average with the lowest loss, and go back to the weights in training."""
+        means = self._means()
+        for name, mean in means.items():  # the same everywhere; told so, Lightning does not warn
+            self.log(f"validation/{name}", mean, prog_bar=name == "loss", sync_dist=True)
+        if (loss := means["loss"]) < self.best["loss"]:
             weights = {name: value.detach().cpu().clone() for name, value in self.stage.state_dict().items()}
             self.best = {"loss": loss, "step": self.global_step, "weights": weights}
         self._averaged.close()  # the weights in training are back before a checkpoint is saved
         self._set_boundary(self.trainer.datamodule.training)  # type: ignore[attr-defined]
+
+    def _means(self) -> dict[str, float]:
+        """Means over the validation cases of all processes, each case once, in the order of the cases."""
+        table = torch.zeros(self.trainer.datamodule.validated, len(self._figures), device=self.device)  # type: ignore[attr-defined]
+        for number, values in self._validated.items():
+            if number % self.trainer.world_size == self.global_rank:
+                table[number] = torch.tensor(values)
+        rows = self.trainer.strategy.reduce(table, reduce_op="sum").tolist()
+        return dict(zip(self._figures, np.mean(rows, axis=0).tolist(), strict=True))
 
     def result(self) -> NetworkStage:
         """The stage with the weights to keep: the best average, or the last where nothing was validated."""

@@ -24,7 +24,7 @@ class RegressionModule(StageModule):
         nothing = sum(parameter.sum() for parameter in self.stage.halves.parameters()) * 0.0
         return self._error(answer, batch) + nothing
 
-    def validation_losses(self, batch: dict[str, Any], index: int) -> dict[str, Tensor]:
+    def validation_losses(self, batch: dict[str, Any], number: int) -> dict[str, Tensor]:
         """Mean square error of both networks on average."""
         return {"loss": self._error(self.stage.out_of_fold(batch, self.stage.conditioned(batch)), batch)}
 

@@ -34,7 +34,7 @@ from sciffusion.errors import SciffusionError
 from sciffusion.fields.output import write_text
 from sciffusion.stages.base import Stage
 from sciffusion.stages.baselines import build_baselines
-from sciffusion.training.chain import device_of, extended, rank, steps_of, wait_for
+from sciffusion.training.chain import device_of, extended, leads, steps_of, wait_for
 from sciffusion.training.coding import floors
 from sciffusion.training.teacher import teacher_of
 
@@ -94,7 +94,7 @@ def _train(
         stages = list(teacher.earlier.values())
     for own in settings.stages[len(stages) :]:
         stages = extended(stages, own, settings, data, folder, show, callbacks)
-    if rank() == 0:
+    if leads():
         _finish(settings, data, folder, stages, time.monotonic() - start)
     wait_for(folder / "emulator" / "model.json")
     return Emulator.load(folder / "emulator")

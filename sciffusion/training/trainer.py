@@ -10,12 +10,12 @@ import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
-from pytorch_lightning.loggers import CSVLogger
 
 from sciffusion import config
 from sciffusion.execution.device import resolve_device
 from sciffusion.execution.precision import resolve_precision
-from sciffusion.training.callbacks import Checkpoints, LogLines
+from sciffusion.training.callbacks import Checkpoints, LogLines, last_checkpoint, step_of
+from sciffusion.training.metrics import MetricsFile
 
 __all__ = ["make_trainer"]
 
@@ -25,6 +25,7 @@ def make_trainer(
 ) -> pl.Trainer:
     """A trainer of one stage of a run: checkpoints and metrics in its own folders, a bar or log lines."""
     _hush_lightning()
+    checkpoints = folder / "checkpoints" / stage
     bar = [pl.callbacks.TQDMProgressBar()] if progress else [LogLines()]
     return pl.Trainer(
         accelerator={"cuda": "gpu"}.get(settings.accelerator, settings.accelerator),
@@ -39,8 +40,8 @@ def make_trainer(
         check_val_every_n_epoch=None,
         num_sanity_val_steps=0,
         log_every_n_steps=10,
-        logger=CSVLogger(str(folder), name="metrics", version=stage),
-        callbacks=[Checkpoints(folder / "checkpoints" / stage, settings.validate_every), *callbacks, *bar],
+        logger=MetricsFile(folder / "metrics" / stage / "metrics.csv", step_of(last_checkpoint(checkpoints))),
+        callbacks=[Checkpoints(checkpoints, settings.validate_every), *callbacks, *bar],
         enable_checkpointing=False,
         enable_progress_bar=progress,
         enable_model_summary=False,
@@ -68,3 +69,4 @@ def _hush_lightning() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated", category=FutureWarning)
     warnings.filterwarnings("ignore", message=".*does not have many workers")  # samples are kept in memory
+    warnings.filterwarnings("ignore", message="The `srun` command is available")  # `sciffusion submit` writes it

@@ -58,7 +58,9 @@ def test_a_log_line_tells_the_time_left_once_there_is_something_to_tell_it_from(
     """The first step may take half a minute, because it compiles: it does not mean years."""
     clock = iter([0.0, 40.0, 70.0, 100.0])
     monkeypatch.setattr("sciffusion.training.callbacks.time.monotonic", lambda: next(clock))
-    trainer = types.SimpleNamespace(global_step=1, max_steps=10**6, callback_metrics={"train/loss": 0.5})
+    trainer = types.SimpleNamespace(
+        global_step=1, max_steps=10**6, callback_metrics={"train/loss": 0.5}, is_global_zero=True
+    )
     module = types.SimpleNamespace(share=0.0, settings=types.SimpleNamespace(minutes=2.0))
     lines = LogLines()
     lines.on_train_start(trainer, module)

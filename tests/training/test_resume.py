@@ -1,5 +1,6 @@
 """A training that is killed and started again ends with bitwise the weights of an undisturbed one."""
 
+import csv
 import os
 import re
 import signal
@@ -30,6 +31,12 @@ def weights(folder):
     return load_file(folder / "emulator" / "weights.safetensors")
 
 
+def metrics(folder):
+    """Rows of the losses, at the steps at which a run is validated; a stop logs its last loss too."""
+    with (folder / "metrics" / "denoiser" / "metrics.csv").open() as file:
+        return [row for row in csv.DictReader(file) if int(row["step"]) % 10 == 0 or row["validation/loss"]]
+
+
 def assert_same(one, two):
     assert one.keys() == two.keys()
     for name, value in one.items():
@@ -47,7 +54,7 @@ def undisturbed(tmp_path_factory):
 
 
 def test_the_terminal_and_the_log_have_our_lines_only(undisturbed):
-    said = [line for line in (undisturbed / "said").read_text().splitlines() if "srun" not in line]
+    said = (undisturbed / "said").read_text().splitlines()
     assert [line for line in said if not re.match(r"\d\d:\d\d:\d\d (INFO|WARNING) ", line)] == []
     assert any("step 30 of 30" in line for line in said)
     assert (undisturbed / "run" / "sciffusion.log").read_text().splitlines() == said
@@ -77,6 +84,8 @@ def test_a_killed_training_resumes_to_the_same_bits(undisturbed, tmp_path, numbe
     done = run(path)
     assert done.returncode == 0, done.stderr
     assert_same(weights(undisturbed / "run"), weights(tmp_path / "run"))
+    assert [row["step"] for row in metrics(tmp_path / "run")] == ["10", "10", "20", "20", "30", "30"]
+    assert metrics(tmp_path / "run") == metrics(undisturbed / "run")  # nothing lost, nothing twice, no odd validation
 
 
 @pytest.mark.slow
@@ -89,6 +98,24 @@ def test_two_processes_train_together(undisturbed, tmp_path):
     # the same data per step, other noise per process: the same problem, not the same weights
     moved = [(one[name] - two[name]).abs().max() for name in one if "network" in name]
     assert max(moved) > 0
+    assert done.stdout.count("trained; next:") == 1
+    assert [line for line in done.stderr.splitlines() if not re.match(r"\d\d:\d\d:\d\d INFO ", line)] == []
+    assert [done.stderr.count(f"validation at step {step}") for step in (10, 20, 30)] == [1, 1, 1]
+
+
+@pytest.mark.slow
+def test_validation_shared_among_processes_finds_the_same_to_the_bit(undisturbed, tmp_path):
+    found = []
+    for devices in (1, 2):
+        folder = tmp_path / str(devices)
+        settings = tiny_experiment(undisturbed / "data.nc", folder, steps=10, validate_every=10, devices=devices)
+        settings["split"]["validation"] = [["2020-01-04T00:00", "2020-01-04T12:00"]]  # three cases
+        settings["train"]["learning_rate"] = 1e-30  # no weight moves
+        done = run(write_experiment(tmp_path / f"{devices}.yaml", settings))
+        assert done.returncode == 0, done.stderr
+        found.append([value for name, value in metrics(folder)[-1].items() if name.startswith("validation/")])
+    assert found[0] == found[1]
+    assert all(found[0])
 
 
 def test_a_full_disk_leaves_the_last_checkpoint_and_the_same_command_goes_on(undisturbed, tmp_path, small_disk):

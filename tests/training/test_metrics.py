@@ -1,0 +1,70 @@
+"""The file of losses goes on where a resumed training does; validation is shared out among processes."""
+
+import os
+from collections import Counter
+
+import pytest
+
+from sciffusion.training.chain import leads
+from sciffusion.training.data import share_of
+from sciffusion.training.metrics import MetricsFile
+
+
+def logged(path, resumed, *rows):
+    file = MetricsFile(path, resumed)
+    for step, row in rows:
+        file.log_metrics(row, step - 1)  # as Lightning counts
+    return path.read_text().splitlines()
+
+
+def test_a_resumed_training_keeps_the_rows_of_the_steps_before_its_checkpoint(tmp_path):
+    path = tmp_path / "denoiser" / "metrics.csv"
+    rows = [(10, {"loss": 1.0, "epoch": 0}), (10, {"valid": 3.0}), (20, {"loss": 0.5}), (30, {"loss": 0.25})]
+    first = logged(path, 0, *rows)
+    assert first == ["step,loss,valid", "10,1.0,", "10,,3.0", "20,0.5,", "30,0.25,"]
+    assert logged(path, 20, (30, {"loss": 0.125})) == [*first[:-1], "30,0.125,"]
+    assert logged(path, 0, (10, {"loss": 2.0})) == ["step,loss", "10,2.0"]  # no checkpoint: another training
+
+
+def test_a_line_that_a_kill_has_cut_is_left_out(tmp_path):
+    path = tmp_path / "metrics.csv"
+    logged(path, 0, (10, {"loss": 1.0}))
+    path.write_text(path.read_text() + "20,0.")
+    assert logged(path, 20, (30, {"loss": 0.5})) == ["step,loss", "10,1.0", "30,0.5"]
+
+
+def test_the_file_is_not_touched_before_there_is_something_to_log(tmp_path):
+    path = tmp_path / "metrics.csv"
+    path.write_text("step,loss\n10,1.0\n")
+    MetricsFile(path, 0)
+    assert path.read_text() == "step,loss\n10,1.0\n"
+
+
+@pytest.mark.parametrize("world", [1, 2, 3, 5])
+@pytest.mark.parametrize("count", [1, 2, 3, 8])
+def test_every_case_is_validated_by_its_process_and_all_have_as_many(count, world):
+    shares = [share_of(count, rank, world) for rank in range(world)]
+    assert {len(share) for share in shares} == {-(-count // world)}
+    own = Counter(number for rank, share in enumerate(shares) for number in share if number % world == rank)
+    assert own == Counter(range(count))
+
+
+@pytest.mark.parametrize(
+    ("environment", "first"),
+    [
+        ({}, True),
+        ({"RANK": "0", "SLURM_PROCID": "1", "LOCAL_RANK": "0"}, True),  # torchrun numbers nodes as it likes
+        ({"RANK": "2", "SLURM_PROCID": "0", "LOCAL_RANK": "0"}, False),
+        ({"SLURM_PROCID": "3", "LOCAL_RANK": "0"}, False),
+        (
+            {"SLURM_PROCID": "0", "NODE_RANK": "0", "LOCAL_RANK": "1"},
+            False,
+        ),  # Lightning's, in srun --pty
+    ],
+)
+def test_one_process_leads_whoever_started_them(monkeypatch, environment, first):
+    for name in ("RANK", "SLURM_PROCID", "NODE_RANK", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setitem(os.environ, name, value)
+    assert leads() is first
