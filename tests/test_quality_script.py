@@ -24,6 +24,7 @@ def test_rows_are_kept_and_compared_with_the_exact_posterior(tmp_path):
     toy = ["--toy", "--set", "stages.0.network.channels=8", "--set", "stages.0.network.multipliers=[1,2]"]
     script("families.py", tmp_path, *toy, "--problem", "grf", "--recipes", "edm", "--work", "w", "--out", "o")
     few = ["w/runs/grf-edm-0", "--cases", "2", "--members", "4", "--solvers", "adams,heun", "--calls", "1,7"]
+    few += ["--minutes", "600"]
     assert len(script("quality.py", tmp_path, *few, "--out", "q.json")) == 4
     assert script("quality.py", tmp_path, *few, "--out", "q.json", "--plot", "q.png") == []
     known = json.loads((tmp_path / "q.json").read_text())

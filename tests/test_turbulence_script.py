@@ -34,7 +34,7 @@ def pretended(module, best):
 
 def script(folder, *arguments):
     command = [sys.executable, str(ROOT / "benchmarks" / "turbulence.py"), "--toy", "--device", "cpu"]
-    command += ["--work", str(folder / "work"), "--out", str(folder / "out"), *arguments]
+    command += ["--minutes", "600", "--work", str(folder / "work"), "--out", str(folder / "out"), *arguments]
     environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

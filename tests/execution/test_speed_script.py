@@ -23,7 +23,8 @@ def python(*words, **variables):
 
 
 def script(out, *arguments):
-    return python("benchmarks/speed.py", "--toy", "--device", "cpu", "--out", str(out), *arguments)
+    patient = ("--minutes", "600", "--limit", "6000")
+    return python("benchmarks/speed.py", "--toy", "--device", "cpu", *patient, "--out", str(out), *arguments)
 
 
 def test_rows_are_measured_once_and_resumed(tmp_path):

@@ -16,7 +16,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 PROGRAMS = ("slurmctld", "slurmd", "sbatch", "munged")
-PATIENCE = 120.0  # seconds for a daemon to answer, on a loaded machine
+PATIENCE = 600.0  # seconds for a daemon to answer, on a loaded machine
 CPUS = 4  # whatever the machine has: jobs wait for each other's turn
 CONF = """
 ClusterName=test
@@ -26,7 +26,7 @@ SlurmdPort={slurmd}
 SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
-AuthInfo=socket={folder}/munge/socket,cred_expire=5
+AuthInfo=socket={folder}/munge/socket,cred_expire=20
 CredType=cred/munge
 MpiDefault=none
 ProctrackType=proctrack/linuxproc
@@ -37,6 +37,10 @@ PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 JobRequeue=1
 KillWait=5
+MessageTimeout=100
+TCPTimeout=100
+BatchStartTimeout=600
+UnkillableStepTimeout=600
 InactiveLimit=0
 SchedulerParameters=sched_interval=3,bf_interval=3
 AccountingStorageType=accounting_storage/none
@@ -67,7 +71,9 @@ class Cluster:
 
     def run(self, *command: str) -> str:
         """Output of one of SLURM's commands."""
-        done = subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(
+            command, env=self.environment, capture_output=True, text=True, timeout=PATIENCE, check=False
+        )
         if done.returncode:
             raise RuntimeError(f"{' '.join(command)}: {done.stderr}")
         return done.stdout.strip()
@@ -107,14 +113,15 @@ def until(true: object, what: str, folder: Path | None = None, patience: float =
 def _configure(folder: Path) -> None:
     for name in ("state", "spool"):
         (folder / name).mkdir()
-    names = {"host": socket.gethostname(), "folder": folder, "ctld": _port(), "slurmd": _port(), "cpus": CPUS}
+    with socket.socket() as one, socket.socket() as other:
+        ports = {"ctld": _port(one), "slurmd": _port(other)}
+    names = {"host": socket.gethostname(), "folder": folder, "cpus": CPUS} | ports
     (folder / "slurm.conf").write_text(CONF.format(**names))
 
 
-def _port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
+def _port(free: socket.socket) -> int:
+    free.bind(("", 0))
+    return int(free.getsockname()[1])
 
 
 def _munged(folder: Path) -> list[str]:
