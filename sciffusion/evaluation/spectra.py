@@ -257,17 +257,19 @@ def half_octaves(lowest: float, nyquist: float, usable: float = USABLE) -> np.nd
     return usable * nyquist * 2.0 ** (-0.5 * np.arange(bins, -1, -1))
 
 
-def unresolved(power: np.ndarray) -> np.ndarray:
+def unresolved(power: np.ndarray, wavenumber: np.ndarray) -> np.ndarray:
     """Where ``power`` (..., wavenumber), rising in wavenumber, is what rounding leaves beyond a truncation.
 
-    There and at all finer ones it is under ``CUT`` times that of the step before, and under ``NOTHING`` times the sum.
-    Spectra that fall steeply but smoothly have no such cut.
+    There and at all finer ones it is under ``CUT`` times the most within half an octave before, and under ``NOTHING``
+    times the sum. Spectra that fall steeply but smoothly have no such cut.
     """
     power = np.nan_to_num(power)
     rest = np.maximum.accumulate(power[..., ::-1], axis=-1)[..., ::-1]
-    limit = np.minimum(CUT * power[..., :-1], NOTHING * power.sum(axis=-1, keepdims=True))
-    cut = np.zeros(power.shape, dtype=bool)
-    cut[..., 1:] = rest[..., 1:] < limit
+    limit = np.zeros(power.shape)
+    first = np.searchsorted(wavenumber, wavenumber / np.sqrt(2) * (1 - 1e-9))
+    for i in range(1, power.shape[-1]):
+        limit[..., i] = CUT * power[..., min(first[i], i - 1) : i].max(axis=-1)
+    cut = rest < np.minimum(limit, NOTHING * power.sum(axis=-1, keepdims=True))
     return np.asarray(np.logical_or.accumulate(cut, axis=-1))
 
 

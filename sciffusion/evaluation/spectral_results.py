@@ -56,7 +56,7 @@ def tables(results: "Results") -> list[xr.Dataset]:
         power = _total(results, f"shells_{kind}", (len(basis.bands), len(basis.wavenumber)))
         ds[f"power_{kind}"] = (("system", "variable", "band", "wavenumber"), power, {"long_name": TEXTS[kind]})
     bins = {kind: _by_case(results, f"bins_{kind}", (len(basis.bands), len(edges) - 1)) for kind in KINDS}
-    ds = ds.assign(_ratios(bins)).assign(truth_standard_error=_truth_error(results, edges))
+    ds = ds.assign(_ratios(bins, middle)).assign(truth_standard_error=_truth_error(results, edges))
     ds = ds.assign(_scale_error(results, edges))
     return [ds.assign(_paired_errors(results, ds)).assign(ralsd=_log_distance(ds["spectral_ratio"]))]
 
@@ -142,10 +142,12 @@ def _by_case(results: "Results", name: str, shape: tuple[int, ...]) -> np.ndarra
     return results.table(value, shape)
 
 
-def _ratios(bins: dict[str, np.ndarray]) -> dict[str, tuple[tuple[str, ...], np.ndarray, dict[str, str]]]:
+def _ratios(
+    bins: dict[str, np.ndarray], middle: np.ndarray
+) -> dict[str, tuple[tuple[str, ...], np.ndarray, dict[str, str]]]:
     dims = ("system", "variable", "band", "scale")
     uncertain = np.maximum(bins["variance"], bins["error"]) > KNOWN * bins["truth"]
-    noise = unresolved(np.fmax(bins["members"], bins["truth"]))
+    noise = unresolved(np.fmax(bins["members"], bins["truth"]), middle)
     with np.errstate(invalid="ignore", divide="ignore"):
         values = {
             "spectral_ratio": (bins["members"] / bins["truth"], "power of members over power of the truth"),

@@ -112,12 +112,14 @@ def test_only_a_truncation_ends_what_a_spectrum_resolves(exponent):
     """Not a smooth fall, however steep; not a gap in between; not a trend that dwarfs everything else."""
     k = np.arange(1.0, 65.0)
     power = k**exponent
-    assert not unresolved(power).any()
+    assert not unresolved(power, k).any()
     # 1e-12 is what is left of these powers after rounding, in a steep spectrum as well
     truncated = np.where(k > 31, 1e-12 * power.sum(), np.maximum(power, 1e-7 * power.sum()))
-    np.testing.assert_array_equal(unresolved(np.stack([truncated, power])), [k > 31, k > 64])
-    assert not unresolved(np.where((k > 31) & (k < 40), 0, np.maximum(power, 1e-7 * power.sum()))).any()
-    assert not unresolved(np.append(1e3, power / power.sum())).any()
+    np.testing.assert_array_equal(unresolved(np.stack([truncated, power]), k), [k > 31, k > 64])
+    assert not unresolved(np.where((k > 31) & (k < 40), 0, np.maximum(power, 1e-7 * power.sum())), k).any()
+    assert not unresolved(np.append(1e3, power / power.sum()), np.append(0.5, k)).any()
+    falling = np.where(k > 28, np.where(k > 31, 1e-12, 10.0 ** -(k - 23)), 1e-4)  # in steps of ten, towards the corner
+    assert unresolved(falling, k)[k > 31].all()
 
 
 def test_spread_and_error_agree_at_every_scale_for_a_perfect_ensemble():

@@ -166,7 +166,8 @@ def ralsd(power: xr.DataArray, reference: xr.DataArray, dim: str = "wavenumber")
     leaves, as beyond the truncation of a spectral model, are left out. ``dim`` rises.
     """
     either = xr.ufuncs.fmax(power, reference).where(reference[dim] > 0)
-    noise = xr.apply_ufunc(unresolved, either, input_core_dims=[[dim]], output_core_dims=[[dim]], dask="parallelized")
+    find = partial(unresolved, wavenumber=reference[dim].values)
+    noise = xr.apply_ufunc(find, either, input_core_dims=[[dim]], output_core_dims=[[dim]], dask="parallelized")
     ratio = (power / reference).where((power > 0) & (reference > 0) & (reference[dim] > 0) & ~noise)
     distance: xr.DataArray = xr.ufuncs.sqrt(((10 * xr.ufuncs.log10(ratio)) ** 2).mean(dim))
     return distance.assign_attrs(long_name="log-spectral distance", units="dB")

@@ -58,7 +58,8 @@ def scales(one: xr.Dataset) -> list[Drawing]:
         for axes, name in ((upper, "spread_skill_by_scale"), (lower, "coherence")):
             axes.plot(here["scale"][known], here[name][known], line, color=own_colour(one), label=str(band))
     upper.axhline(1, color=INK, lw=0.8)
-    upper.set(title="Spread and predictability by scale", ylabel="spread / error", ylim=(0, 2))
+    upper.set(title="Spread and predictability by scale", ylabel="spread / error")
+    upper.set_ylim(0, max(2.0, upper.get_ylim()[1]))
     lower.set(ylabel="coherence", xlabel=f"wavenumber ({wave_units(one)})", xscale="log")
     lower.set_ylim(min(0.0, lower.get_ylim()[0]), 1.05)
     powers(lower.xaxis)

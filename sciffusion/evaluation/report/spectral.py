@@ -44,7 +44,7 @@ def _spectrum(one: xr.Dataset, band: str) -> Drawing:
     upper.loglog(k, mean, color=own_colour(one), ls=":", label="ensemble mean")
     truth = here["power_truth"].isel(system=0)[inside] * factor
     upper.loglog(k, truth, color=INK, lw=1.2, label="truth")
-    cut = unresolved(truth.values / factor.values)
+    cut = unresolved((truth / factor).values, k.values)
     upper.set_ylim(float(truth[(truth > 0) & ~cut].min()) / 30, None)
     for axes in (upper, lower) if cut.any() else ():
         axes.axvspan(float(k[cut][0]), float(k[-1]), color=INK, alpha=0.07, lw=0, label="no power in the truth")

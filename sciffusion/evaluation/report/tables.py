@@ -62,19 +62,19 @@ def indices_table(scores: xr.Dataset, judged: Sequence[str]) -> str:
             units = str(one["climate_index_units"].item())
             about, words = escape(f"{units}; {variable}"), INDICES[index]
             title = f'<td class="words"><b>{words.title}</b> {words.text} <small>[{about}]</small></td>'
-            cells = [_with_interval(one, "climate_index_truth")]
-            cells += [_with_interval(one.sel(system=name), "climate_index_members") for name in systems]
+            cells = [_with_interval(one, "climate_index_truth", 4)]
+            cells += [_with_interval(one.sel(system=name), "climate_index_members", 4) for name in systems]
             body += f"<tr>{title}" + "".join(f"<td>{_cell(cell)}</td>" for cell in cells) + "</tr>"
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
-def _with_interval(one: xr.Dataset, name: str) -> str:
-    """With as many digits as the interval is wide."""
+def _with_interval(one: xr.Dataset, name: str, significant: int = 3) -> str:
+    """With as many digits as the interval is wide; without one, that many ``significant`` ones."""
     value = float(one[name])
     low, high = one[f"{name}_interval"].values if f"{name}_interval" in one else (math.nan, math.nan)
     digits = max(0, 1 - math.floor(math.log10(high - low))) if high > low else MOST_DIGITS + 1
     if digits > MOST_DIGITS:
-        return number(value) + interval_words(np.array([low, high]))
+        return number(value, significant) + interval_words(np.array([low, high]))
     return f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
 
 

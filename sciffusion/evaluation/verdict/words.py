@@ -31,7 +31,9 @@ def interval_words(bounds: np.ndarray) -> str:
 
 
 def scale_words(one: xr.Dataset, bins: np.ndarray) -> str:
-    """The wavelengths of the chosen ``bins`` (scale,): below, above or between."""
+    """The wavelengths of the chosen ``bins`` (scale,): below, above or between; bins without numbers do not count."""
+    known = one["spectral_ratio"].isel(system=0).notnull().any("band").values
+    one, bins = one.isel(scale=known), bins[known]
     length, units = float(one["wavelength"][0] * one["scale"][0]), one["wavelength"].attrs["units"]
     shortest, longest = length / float(one["scale_high"][bins].max()), length / float(one["scale_low"][bins].min())
     if bins.all():
