@@ -12,6 +12,7 @@ import xarray as xr
 
 from sciffusion.errors import SciffusionError
 from sciffusion.fields.axes import positions
+from sciffusion.fields.output import refuse_existing, remove, temporary, writing
 
 __all__ = ["from_windows", "to_windows", "write_windows"]
 
@@ -85,14 +86,17 @@ def write_windows(
 ) -> Path:
     """Write `to_windows` to a Zarr store, block by block, so that memory does not grow with the data."""
     target = Path(path)
-    if target.exists():
-        raise SciffusionError(f"{target} exists", "choose another output")
-    partial = target.with_name(f"{target.name}.part")
-    for number, block in enumerate(_blocks(data, frames, dim, stride or frames)):
-        for variable in block.variables.values():
-            variable.encoding = {}
-        block.load().to_zarr(partial, mode="w" if not number else "a", append_dim=dim if number else None)
-    partial.rename(target)
+    refuse_existing(target, overwrite=False)
+    partial = temporary(target)
+    try:
+        with writing(target):
+            for number, block in enumerate(_blocks(data, frames, dim, stride or frames)):
+                for variable in block.variables.values():
+                    variable.encoding = {}
+                block.load().to_zarr(partial, mode="w" if not number else "a", append_dim=dim if number else None)
+            partial.rename(target)
+    finally:
+        remove(partial)
     return target
 
 

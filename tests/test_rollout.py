@@ -78,8 +78,11 @@ def test_the_command_line_forecasts(run, tmp_path, capsys):
     found = xr.open_dataset(out)
     assert found.sizes["time"] == 2
     assert str(found.time.values[0])[:13] == "2020-01-04T00"
+    assert not found.a.encoding["zlib"]  # as plain xarray writes it
     assert main([*command, "-o", out]) == 2
     assert "exists" in capsys.readouterr().err
+    assert main([*command, "-o", str(tmp_path / "none" / "f.nc")]) == 2
+    assert "its folder does not exist" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

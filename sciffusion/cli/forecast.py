@@ -29,12 +29,12 @@ def run(args: argparse.Namespace) -> int:
     from sciffusion.config import Source
     from sciffusion.emulator import load
     from sciffusion.fields.open import open_source
+    from sciffusion.fields.output import refuse_existing, write_netcdf
     from sciffusion.generation.heldout import open_conditions
     from sciffusion.rollout import forecast, time_dim
 
     path, members = Path(args.output), parse_members(args.members)
-    if path.exists() and not args.overwrite:
-        raise SciffusionError(f"{path} exists", "give another name with -o, or --overwrite")
+    refuse_existing(path, args.overwrite)
     emulator, initial = load(args.model), open_source(Source(paths=args.initial))
     if args.at is not None:
         dim = time_dim(emulator)
@@ -45,8 +45,6 @@ def run(args: argparse.Namespace) -> int:
     if not isinstance(given, dict):
         raise SciffusionError("--conditions without names", "write name=path")
     whole = forecast(emulator, initial, args.steps, members, conditions=given, seed=args.seed, device=args.device)
-    partial = path.with_name(path.name + ".part")
-    whole.to_netcdf(partial, engine="netcdf4")
-    partial.replace(path)
+    write_netcdf(whole, path, overwrite=args.overwrite, as_is=True)
     print(path)
     return 0

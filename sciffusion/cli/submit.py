@@ -2,6 +2,7 @@
 
 import argparse
 import re
+import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -72,7 +73,8 @@ def run(args: argparse.Namespace) -> int:
     )
     _write(script, render(job, scheduler, script), replace=args.replace)
     print(f"wrote {script}")
-    print(submit(script, scheduler) if args.now else f"submit it with: {SCHEDULERS[scheduler][0]} {script}")
+    by_hand = f"submit it with: {SCHEDULERS[scheduler][0]} {shlex.quote(str(script))}"
+    print(submit(script, scheduler) if args.now else by_hand)
     return 0
 
 

@@ -22,18 +22,17 @@ def run(args: argparse.Namespace) -> int:
 
     from sciffusion.config import Source
     from sciffusion.datasets import from_windows, write_windows
-    from sciffusion.errors import SciffusionError
     from sciffusion.fields.ensemble import is_ensemble_store, open_ensemble
     from sciffusion.fields.open import open_source
+    from sciffusion.fields.output import refuse_existing, write_netcdf
 
     if not args.back:
         source = open_source(Source(paths=args.data))
         print(write_windows(source, args.output, args.frames, args.dim, args.stride))
         return 0
-    if Path(args.output).exists():
-        raise SciffusionError(f"{args.output} exists", "choose another output")
+    refuse_existing(Path(args.output), overwrite=False)
     first = Path(args.data[0])
     windows = open_ensemble(first) if is_ensemble_store(first) else open_source(Source(paths=args.data))
-    from_windows(windows.load(), args.dim).to_netcdf(args.output, engine="netcdf4")
+    write_netcdf(from_windows(windows.load(), args.dim), args.output, as_is=True)
     print(args.output)
     return 0

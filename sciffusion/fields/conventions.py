@@ -118,7 +118,7 @@ def _find_variable(ds: xr.Dataset, template: Template, wanted: str, name: str) -
     example = near[0] if near else (known[0] if known else "name")
     raise SciffusionError(
         f"{name}: no variable is called {wanted!r}",
-        f"map it with rename: {{{example}: {wanted}}}; {suggestion(wanted, known)}",
+        f"map it with rename: {{{example}: {wanted}}}, or --rename {example}={wanted}; {suggestion(wanted, known)}",
     )
 
 

@@ -139,19 +139,21 @@ def write_bytes(path: Path, data: bytes, temp: Path, *, fsync: bool = False) -> 
         raise
 
 
-def write_netcdf(ds: xr.Dataset, path: Path | str, *, overwrite: bool = False) -> None:
+def write_netcdf(ds: xr.Dataset, path: Path | str, *, overwrite: bool = False, as_is: bool = False) -> None:
     """Stream ``ds`` to a NetCDF4 file that appears only when it is whole; lazy data are never all in memory.
 
+    It is compressed, with attributes as CF asks for them, or ``as_is``: with the encoding and attributes that it has.
     Raises SciffusionError when the file exists (unless ``overwrite``) or cannot be written; a previous file is then
     left as it was.
     """
     path = Path(path)
     refuse_existing(path, overwrite)
     temp = temporary(path)
+    ready, encoding = (ds, None) if as_is else (_netcdf_ready(ds), _encoding(ds))
     try:
         with writing(path), dask.config.set(scheduler="synchronous"):
             try:
-                _netcdf_ready(ds).to_netcdf(temp, engine="netcdf4", encoding=_encoding(ds))
+                ready.to_netcdf(temp, engine="netcdf4", encoding=encoding)
             except RuntimeError as error:  # the HDF5 library reports a full disk as this
                 raise OSError(_suspect(path, ds), str(error)) from error
             temp.replace(path)

@@ -55,6 +55,9 @@ class Wanted:
         store.execute_as(execution_of(self.identity), mixed=self.allow_mixed)
 
 
+_OTHERS = {".zip", ".h5", ".hdf5", ".he5", ".cdf", ".nc3", ".grib", ".grb", ".grib2", ".tif", ".npz", ".npy", ".csv"}
+
+
 class Target:
     """The output ``path`` of a run, and the store in which it is made meanwhile."""
 
@@ -76,6 +79,10 @@ class Target:
 
     def _check(self) -> None:
         """Refuse, before any work, what must not be touched."""
+        if self.path.suffix.lower() in _OTHERS:
+            raise SciffusionError(
+                f"{self.path}: ensembles are Zarr stores or NetCDF4 files", "choose NAME.zarr or NAME.nc"
+            )
         ours = is_ensemble_store(self.path)
         if self.path.is_dir() and not (
             ours or (self.path / "zarr.json").is_file() or (self.path / ".zgroup").is_file()

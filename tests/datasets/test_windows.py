@@ -1,9 +1,12 @@
 """Windows of time: each entry where it belongs, and all of them back again."""
 
+import errno
+
 import numpy as np
 import pytest
 import xarray as xr
 
+from sciffusion.cli import main
 from sciffusion.datasets import from_windows, to_windows, write_windows
 from sciffusion.errors import SciffusionError
 
@@ -60,3 +63,24 @@ def test_gaps_and_too_few_times_are_refused(tmp_path):
     with pytest.raises(SciffusionError, match="windows of 20 entries of 10"):
         to_windows(film(), 20)
     assert not list(tmp_path.iterdir())
+
+
+def test_windows_that_cannot_be_written_leave_nothing_behind(tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(xr.Dataset, "to_zarr", full)
+    with pytest.raises(SciffusionError, match="No space left"):
+        write_windows(film(), tmp_path / "w.zarr", 3)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_command_goes_there_and_back_and_names_a_folder_that_is_missing(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    film(9).to_netcdf("film.nc")
+    assert main(["windows", "film.nc", "--frames", "3", "-o", "w.zarr"]) == 0
+    assert main(["windows", "w.zarr", "--back", "-o", "none/back.nc"]) == 2
+    assert "its folder does not exist" in capsys.readouterr().err
+    assert main(["windows", "w.zarr", "--back", "-o", "back.nc"]) == 0
+    np.testing.assert_array_equal(xr.open_dataset("back.nc").a, film(9).a)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["back.nc", "film.nc", "w.zarr"]

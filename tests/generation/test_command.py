@@ -31,6 +31,12 @@ def command(text):
     return main(text.split())
 
 
+@pytest.mark.parametrize("name", ["e.zip", "e.h5", "E.GRIB"])
+def test_a_name_of_another_format_is_refused(emulator, capsys, name):
+    assert command(f"generate RUN --conditions coarse.nc --output {name} --device cpu") == 2
+    assert "choose NAME.zarr or NAME.nc" in capsys.readouterr().err
+
+
 def test_generate_makes_what_is_asked_for(emulator, capsys):
     text = "generate RUN --conditions coarse.nc --select time=2001-01-02/2001-01-03 --members 2,5-6 --seed 4"
     assert command(f"{text} --output e.zarr --steps 5 --solver heun --device cpu") == 0

@@ -1,4 +1,4 @@
-# One torchrun per node; it gives its workers 30 seconds after the signal.
+# One torchrun per node; it gives its workers 30 seconds after the signal, and answers it with a traceback.
 head=$(head -n 1 "$PBS_NODEFILE")
 number=${PBS_JOBID%%[!0-9]*}
 timeout --signal=USR1 {{until_warning}} mpiexec -n {{nodes}} "$python" -m torch.distributed.run \
