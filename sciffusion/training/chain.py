@@ -20,6 +20,7 @@ import torch
 from sciffusion import config, stopping
 from sciffusion.datasets.pairs import ExperimentData
 from sciffusion.emulator import Emulator
+from sciffusion.errors import SciffusionError
 from sciffusion.execution.device import resolve_device
 from sciffusion.stages.base import Stage
 from sciffusion.stages.build import build_stage
@@ -35,7 +36,7 @@ from sciffusion.training.regressing import RegressionModule
 from sciffusion.training.teacher import teacher_of
 from sciffusion.training.trainer import make_trainer
 
-__all__ = ["device_of", "extended", "leads", "steps_of", "wait_for"]
+__all__ = ["check_batches", "device_of", "extended", "leads", "steps_of", "wait_for"]
 
 log = logging.getLogger(__name__)
 MODULES: dict[str, Callable[[Any, config.TrainSettings], StageModule]] = {
@@ -71,6 +72,16 @@ def extended(
             Emulator([*before, module.result()], card).save(done)
         trainer.strategy.barrier()
     return Emulator.load(done).stages
+
+
+def check_batches(settings: config.Experiment) -> None:
+    """Raise SciffusionError where a stage's batches cannot be shared out evenly, as far as the settings tell."""
+    for own in settings.stages:
+        train = _with_own(settings, own).train
+        world = train.nodes * train.devices if isinstance(train.devices, int) else 1
+        if train.batch_size % max(1, world):
+            what = f"train.batch_size {train.batch_size} is not a multiple of {world} processes"
+            raise SciffusionError(what, "choose one that is")
 
 
 def _module(own: config.Stage, stage: Any, settings: config.TrainSettings) -> StageModule:

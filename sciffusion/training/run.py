@@ -34,7 +34,7 @@ from sciffusion.errors import SciffusionError
 from sciffusion.fields.output import write_text
 from sciffusion.stages.base import Stage
 from sciffusion.stages.baselines import build_baselines
-from sciffusion.training.chain import device_of, extended, leads, steps_of, wait_for
+from sciffusion.training.chain import check_batches, device_of, extended, leads, steps_of, wait_for
 from sciffusion.training.coding import floors
 from sciffusion.training.teacher import teacher_of
 
@@ -84,6 +84,7 @@ def _train(
     callbacks: Sequence[pl.Callback],
 ) -> Emulator:
     settings = load_experiment(experiment, overrides)
+    check_batches(settings)
     folder = _open_run(settings, overwrite)
     data, start = open_experiment(settings), time.monotonic()
     if not settings.train.workers:  # which would each get a copy

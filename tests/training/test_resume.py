@@ -133,6 +133,14 @@ def test_a_full_disk_leaves_the_last_checkpoint_and_the_same_command_goes_on(und
     assert_same(weights(undisturbed / "run"), weights(small_disk / "run"))
 
 
+def test_a_batch_that_processes_cannot_share_is_refused_before_anything_is_measured(undisturbed, tmp_path):
+    from sciffusion.training.run import train
+
+    with pytest.raises(SciffusionError, match="batch_size 4 is not a multiple of 3 processes"):
+        train(tiny_experiment(undisturbed / "data.nc", tmp_path / "run", devices=3))
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_run_folder_of_another_experiment_is_refused(undisturbed):
     from sciffusion.training.run import train
 
