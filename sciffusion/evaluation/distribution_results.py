@@ -188,12 +188,14 @@ def _densities(results: Results) -> xr.Dataset:
         ds[f"density_{name}"] = ((*dims, "class"), values[own], {"long_name": f"probability density of the {name}"})
         words = {"long_name": f"95 % interval of density_{name}, by resampling cases"}
         ds[f"density_{name}_interval"] = ((*dims, "class", "bound"), ends[own], words)
-    edges = results.table(lambda _, field: _class_edges(results, field), (2, CLASSES), results.systems[:1])[0]
+    edges = results.table(partial(_class_edges, results), (2, CLASSES), results.systems[:1])[0]
     return ds.assign({f"class_{end}": (("variable", "class"), edges[:, i]) for i, end in enumerate(("low", "high"))})
 
 
 def _density(results: Results, of: Of, system: str, field: str) -> np.ndarray | None:
     """Of members and truth, (2, class) or (2, class, bound)."""
+    if results.tally(system, field) is None:
+        return None
     form, classes = _distribution(results, field), _value_classes(results, field)
     return of(lambda s: form.density(np.stack([s["members"], s["truth"]], -2), classes), _wide, system, field)
 
@@ -205,6 +207,9 @@ def _value_classes(results: Results, field: str) -> np.ndarray:
     return _distribution(results, field).classes(counts.reshape(-1, WIDER).sum(axis=1), CLASSES)
 
 
-def _class_edges(results: Results, field: str) -> np.ndarray:
+def _class_edges(results: Results, system: str, field: str) -> np.ndarray | None:
+    """Lower and upper edges, (2, class)."""
+    if results.tally(system, field) is None:
+        return None
     edges = _distribution(results, field).edges[WIDER * _value_classes(results, field)]
     return np.stack([edges[:-1], edges[1:]])

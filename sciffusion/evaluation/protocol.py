@@ -131,6 +131,9 @@ def evaluate(
         _no_overlap(cases, reference)
     panel.check(fields, cases)
     panel.fix_marks(fields, cases)
+    blank = [one.label for one in fields if one.label not in panel.marks]
+    if 0 < len(blank) < len(fields):
+        raise SciffusionError(f"the reference has no values of {', '.join(blank)}", "choose the others (variables=)")
     work = _Work(fields, _part(cases, part), sample, progress or (lambda label, done, total: None), processes)
     panel = _run(panel, _files(state), work).ordered(cases)
     years = Climate(reasons=("yearly indices: a brief evaluation and a part have none",))

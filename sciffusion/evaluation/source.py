@@ -99,7 +99,7 @@ class Source:
         if field.variable not in self.ds:
             return None
         ds = self.ds[[field.variable]].isel(cells, missing_dims="ignore")
-        for dim in cases[0].values.keys() & set(ds.dims):
+        for dim in cases[0].values.keys() & set(ds.indexes):  # positions along others are counted from the first
             values = {case.values[dim] for case in cases}
             places = [place for value in values if (place := self._place(dim, value)) is not None]
             if len(places) < len(values):

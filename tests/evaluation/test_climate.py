@@ -73,6 +73,14 @@ def test_a_large_ensemble_is_read_in_part_and_the_page_says_of_what(days, monkey
     assert f"Of an excerpt of the data: {found.excerpt}." in page
 
 
+def test_whole_years_of_runs_without_labels_are_read_for_each_run(days):
+    """A dim that is neither a date nor labelled: its positions are the cases."""
+    ensemble, truth = (xr.concat([ds, 2 * ds], "run").transpose(..., "y", "x") for ds in days)
+    both = looked_at(ensemble, truth).fields["other"].values["ours"]["highest"]
+    once = looked_at(*days).fields["other"].values["ours"]["highest"]
+    np.testing.assert_array_equal(both, np.concatenate([once, 2 * once], axis=1))
+
+
 def test_runs_of_members_that_are_no_trajectories_are_left_out_unless_forced(days):
     ensemble, truth = days[0].assign_attrs(time_coherence="none: noise is independent"), days[1]
     found = looked_at(ensemble, truth)

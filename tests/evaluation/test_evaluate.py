@@ -302,6 +302,8 @@ def noleap(ds):
             lambda e, t: (e.assign_coords(time=noleap(e)), t),
             "time has the calendar noleap in the ensemble, standard in",
         ),
+        (lambda e, t: (e.assign(q=e.t), t.assign(q=t.t.where(False))), "no values of q"),
+        (lambda e, t: (e, t.where(False)), "or no values there"),
         (lambda e, t: (e.t, t), "ensemble is a DataArray and not a Dataset"),
         (lambda e, t: ({"a": e}, t.t), "the reference is a DataArray and not a Dataset"),
     ],
