@@ -6,6 +6,7 @@ has the file ``open``. So a test finds it at work, on a machine of any speed.
 
 import sys
 import time
+from itertools import count
 from pathlib import Path
 
 FREE = {"generate": 1, "train": 60}  # passes of the gate before it closes
@@ -16,12 +17,11 @@ def gated(work):
     """``work``, at a gate."""
     from sciffusion import stopping
 
-    passes = 0
+    passes = count(1)
 
     def wait(*arguments, **options):
-        nonlocal passes
-        passes += 1
-        while passes > FREE[command] and not stopping.requested() and not Path("open").exists():
+        number = next(passes)  # of several threads
+        while number > FREE[command] and not stopping.requested() and not Path("open").exists():
             time.sleep(0.05)
         return work(*arguments, **options)
 
