@@ -15,7 +15,10 @@ GROUPS = (
 
 
 def available_memory() -> int:
-    """Free memory in bytes: what the system has, or what the control group leaves, whichever is less."""
+    """Free memory in bytes: what the system has, or what the control group leaves, whichever is less.
+
+    Pages of files that were not used lately count as free in both, for they are given up where memory is asked for.
+    """
     return max(0, min([_system(), *_groups()]))
 
 
@@ -29,4 +32,13 @@ def _system() -> int:
 def _groups() -> Iterator[int]:
     for root, limit, used in GROUPS:
         with suppress(OSError, ValueError):  # no such file, or "max", which stands for no limit
-            yield int(Path(root, limit).read_text()) - int(Path(root, used).read_text())
+            most, taken = (int(Path(root, name).read_text()) for name in (limit, used))
+            yield most - max(0, taken - _given_up(Path(root, "memory.stat")))
+
+
+def _given_up(statistics: Path) -> int:
+    """Bytes of a group's file pages that were not used lately; version 1 counts those of groups inside it apart."""
+    with suppress(OSError, ValueError):
+        found = dict(line.split() for line in statistics.read_text().splitlines())
+        return int(found.get("total_inactive_file", found.get("inactive_file", 0)))
+    return 0

@@ -121,6 +121,7 @@ def test_samples_are_kept_on_the_device_where_they_fit(made, monkeypatch):
 
 
 def test_the_cache_is_left_out_when_memory_is_short(made, monkeypatch):
+    monkeypatch.setattr("sciffusion.datasets.training.available_memory", lambda: 2**30)
     cases = samples(made)
     assert cases.cached
     for free, workers, expected in ((4 * cases.bytes, 0, True), (4 * cases.bytes, 2, False), (cases.bytes, 0, False)):

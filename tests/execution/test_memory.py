@@ -48,6 +48,10 @@ def test_a_container_leaves_less_than_the_machine(tmp_path, monkeypatch):
         (tmp_path / name).write_text(value)
     monkeypatch.setattr("sciffusion.memory.GROUPS", ((str(tmp_path), "memory.max", "memory.current"),))
     assert free_bytes(CPU) == 2000
+    (tmp_path / "memory.stat").write_text("anon 300\ninactive_file 600\n")
+    assert free_bytes(CPU) == 2600  # what was read from files lately is given up where memory is asked for
+    (tmp_path / "memory.stat").write_text("inactive_file 10\ntotal_inactive_file 600\n")  # version 1
+    assert free_bytes(CPU) == 2600
     (tmp_path / "memory.max").write_text("max")
     assert free_bytes(CPU) > 2000
 

@@ -27,6 +27,7 @@ def agree(one, other, product):
 def test_every_row_is_measured_at_toy_size_and_kept(tmp_path):
     size = ["--network", "tiny", "--side", "16", "--variables", "2", "--members", "3", "--cases", "2", "--steps", "3"]
     options = [*size, "--one-case", "4", "--budget", "0.1", "--device", "cpu", "--out", str(tmp_path / "rows.json")]
+    options += ["--limit", "6000"]
     rows = script(*options, "--rows", "engine", "one", "cold", "host")
     engine, one, cold, host = (rows[name] for name in ("engine", "one", "cold", "host"))
     assert engine["faults"] == 0
