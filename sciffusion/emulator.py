@@ -29,11 +29,23 @@ from sciffusion.stages.items import Prepared
 from sciffusion.stages.labelled import case_coordinates, case_dims, positions, training_cases
 from sciffusion.stages.saved import stage_from_state, state_of
 
-__all__ = ["DEFAULT_BATCH", "Drawing", "Emulator", "load", "member_numbers"]
+__all__ = ["Drawing", "Emulator", "batch_of", "load", "member_numbers"]
 
 # Memory that building a model may take, relative to its weights (bfloat16 ones become float32) and beside them.
 _EXPANSION, _BESIDE = 8, 2**30
-DEFAULT_BATCH = {"cpu": 4, "cuda": 16}
+_BATCH = {"cpu": 4, "cuda": 16}
+
+
+def batch_of(asked: int | None, device: torch.device) -> int:
+    """(case, member) items per network call: as asked, or what suits the kind of device.
+
+    Raises SciffusionError for none.
+    """
+    if asked is None:
+        return _BATCH.get(device.type, 4)
+    if asked < 1:
+        raise SciffusionError(f"a batch size of {asked}", "give 1 or more, or leave it out")
+    return asked
 
 
 class Drawing(TypedDict, total=False):
@@ -202,7 +214,7 @@ class Emulator:
         """As `stream`, but whole batches that are still to be decoded, by another thread for instance."""
         check = self._checked(conditions, options)
         place = self.ready(**options)
-        size = options.get("batch_size") or DEFAULT_BATCH.get(place.type, 4)
+        size = batch_of(options.get("batch_size"), place)
         pairs = list(items) if items is not None else list(product(range(len(check.cases)), member_numbers(members)))
 
         def prepare(number: int) -> Prepared:

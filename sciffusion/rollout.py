@@ -11,7 +11,7 @@ import xarray as xr
 
 from sciffusion import config
 from sciffusion.conditioners.previous import Previous
-from sciffusion.emulator import DEFAULT_BATCH, Drawing, Emulator, member_numbers
+from sciffusion.emulator import Drawing, Emulator, batch_of, member_numbers
 from sciffusion.errors import SciffusionError
 from sciffusion.fields.cases import Case, encode_label
 from sciffusion.stages.items import Item
@@ -64,7 +64,7 @@ def forecast_steps(
         raise SciffusionError(f"steps {steps}", "give 1 or more times ahead")
     previous = _previous(emulator)
     place = emulator.ready(**options)
-    size = options.get("batch_size") or DEFAULT_BATCH.get(place.type, 4)
+    size = batch_of(options.get("batch_size"), place)
     seed, sampler = options.get("seed", 0), emulator.sampler(options.get("sampler"))
     start, _ = previous[0].accept(initial)
     states = dict.fromkeys(numbers, start)

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from sciffusion.emulator import DEFAULT_BATCH, Drawing, Emulator
+from sciffusion.emulator import Drawing, Emulator, batch_of
 from sciffusion.errors import SciffusionError
 from sciffusion.execution.memory import microbatch
 from sciffusion.stages.conditions import Check
@@ -70,8 +70,9 @@ def choose_batch(
 
     Raises SciffusionError when what was asked for, or even one item, does not fit.
     """
+    default = batch_of(asked, device)
     if device.type != "cuda":
-        return asked or DEFAULT_BATCH[device.type]
+        return default
     try:
         if asked:
             call(asked)

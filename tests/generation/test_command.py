@@ -31,6 +31,13 @@ def command(text):
     return main(text.split())
 
 
+@pytest.mark.parametrize("size", ["0", "-3"])
+def test_no_items_per_call_are_refused_before_a_store_is_begun(emulator, capsys, tmp_path, size):
+    assert command(f"generate RUN --conditions coarse.nc --output e.zarr --device cpu --batch-size={size}") == 2
+    assert f"a batch size of {size}\n  -> give 1 or more" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["coarse.nc"]
+
+
 @pytest.mark.parametrize("name", ["e.zip", "e.h5", "E.GRIB"])
 def test_a_name_of_another_format_is_refused(emulator, capsys, name):
     assert command(f"generate RUN --conditions coarse.nc --output {name} --device cpu") == 2
