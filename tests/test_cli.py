@@ -1,6 +1,7 @@
 """What every command has in common, and what ``doctor`` and ``demo`` refuse or report before any work."""
 
 import errno
+import os
 import subprocess
 import sys
 import types
@@ -43,12 +44,19 @@ def test_a_traceback_can_be_asked_for(command, monkeypatch):
         cli.main(["probe"])
 
 
-def test_a_full_disk_ends_with_2_and_says_what_to_do(command, capsys, monkeypatch):
+@pytest.mark.parametrize(
+    ("number", "mend"),
+    [
+        (errno.ENOSPC, "free some space there"),
+        (errno.EROFS, "choose an output on a disk that can be written"),
+        (errno.EACCES, "see that you may read and write there"),
+    ],
+)
+def test_what_a_file_system_refuses_ends_with_2_and_says_what_to_do(command, capsys, monkeypatch, number, mend):
     monkeypatch.delenv("SCIFFUSION_TRACEBACK", raising=False)
-    command.run = raising(OSError(errno.ENOSPC, "No space left on device", "run/a.ckpt"))
+    command.run = raising(OSError(number, os.strerror(number), "run/a.ckpt"))
     assert cli.main(["probe"]) == 2
-    said = capsys.readouterr().err
-    assert "run/a.ckpt: No space left on device\n  -> free some space" in said
+    assert f"run/a.ckpt: {os.strerror(number)}\n  -> {mend}" in capsys.readouterr().err
     command.run = raising(FileNotFoundError(errno.ENOENT, "No such file", "a"))
     with pytest.raises(FileNotFoundError):
         cli.main(["probe"])

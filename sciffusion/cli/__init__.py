@@ -24,12 +24,22 @@ COMMANDS = (
     *("inspect", "convert", "windows", "problem", "submit", "doctor"),
 )
 
-_FULL = (errno.ENOSPC, errno.EDQUOT)
+# what a file system refuses -> the mend; anything else that it says is a fault of ours
+_SPACE = "free some space there; what was complete is intact, and the same command goes on"
+_RIGHTS = "see that you may read and write there, or choose another place"
+_MENDS = {
+    errno.ENOSPC: _SPACE,
+    errno.EDQUOT: _SPACE,
+    errno.EROFS: "choose an output on a disk that can be written",
+    errno.EACCES: _RIGHTS,
+    errno.EPERM: _RIGHTS,
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command. Returns 0, 2 for a SciffusionError or a full disk (without a traceback), 130 when interrupted,
-    141 when nobody reads its output to the end, 85 when stopped by a signal of the batch system: "queue me again".
+    """Run one command. Returns 0, 2 for a SciffusionError or what a file system refuses (without a traceback), 130 when
+    interrupted, 141 when nobody reads its output to the end, 85 when stopped by a signal of the batch system: "queue me
+    again".
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     args = _parser(argv[0] if argv else "").parse_args(argv)
@@ -47,11 +57,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"sciffusion {args.command}: {error}", file=sys.stderr)
         status = 2
     except OSError as error:
-        if error.errno not in _FULL or os.environ.get("SCIFFUSION_TRACEBACK"):
+        mend = _MENDS.get(error.errno or 0)
+        if mend is None or os.environ.get("SCIFFUSION_TRACEBACK"):
             raise
-        full = f"{error.filename2 or error.filename or 'writing'}: {error.strerror}"
-        mend = "free some space there; what was complete is intact, and the same command goes on"
-        print(f"sciffusion {args.command}: {SciffusionError(full, mend)}", file=sys.stderr)
+        what = f"{error.filename2 or error.filename or 'writing'}: {error.strerror}"
+        print(f"sciffusion {args.command}: {SciffusionError(what, mend)}", file=sys.stderr)
         status = 2
     except KeyboardInterrupt:
         print(f"sciffusion {args.command}: interrupted; the same command resumes", file=sys.stderr)
