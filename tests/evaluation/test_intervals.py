@@ -49,6 +49,18 @@ def test_the_interval_holds_the_value(scores, name):
     assert float(inside.where(known).mean()) > 0.9
 
 
+@pytest.mark.parametrize("system", ["ensemble", "wide"])
+@pytest.mark.parametrize("variable", ["a", "b"])
+def test_densities_are_histograms_of_the_members_and_of_the_truth(data, scores, variable, system):
+    ensemble, truth, _ = data
+    one = scores.sel(variable=variable, system=system)
+    low, high = one.class_low.dropna("class").values, one.class_high.dropna("class").values
+    members = (1.5 if system == "wide" else 1.0) * ensemble[variable]
+    for name, values in (("members", members), ("truth", truth[variable])):
+        exact, _ = np.histogram(values, np.append(low, high[-1]), density=True)
+        np.testing.assert_allclose(one[f"density_{name}"].values[: len(low)], exact, rtol=1e-10, atol=1e-12)
+
+
 @pytest.mark.parametrize("name", OF_CASES)
 def test_whole_fields_say_why_they_have_none(data, name):
     ensemble, truth, coarse = (ds.isel(time=slice(0, 5)) for ds in data)

@@ -1,13 +1,18 @@
 """The file of losses goes on where a resumed training does; validation is shared out among processes."""
 
+import csv
 import os
 from collections import Counter
 
 import pytest
+import torch
 
 from sciffusion.training.chain import leads
 from sciffusion.training.data import share_of
+from sciffusion.training.denoising import DenoiserModule
 from sciffusion.training.metrics import MetricsFile
+from sciffusion.training.run import train
+from tests.tiny import tiny_data, tiny_experiment
 
 
 def logged(path, resumed, *rows):
@@ -47,6 +52,16 @@ def test_every_case_is_validated_by_its_process_and_all_have_as_many(count, worl
     assert {len(share) for share in shares} == {-(-count // world)}
     own = Counter(number for rank, share in enumerate(shares) for number in share if number % world == rank)
     assert own == Counter(range(count))
+
+
+def test_figures_are_means_over_all_validation_cases(tmp_path, monkeypatch):
+    monkeypatch.setattr(DenoiserModule, "validation_losses", lambda *words: {"loss": torch.tensor(4.0 ** words[-1])})
+    data = tiny_data(tmp_path / "data.nc")
+    experiment = tiny_experiment(data, tmp_path / "run", steps=2, validate_every=2, validation_members=0)
+    experiment["split"]["validation"] = [["2020-01-04T00:00", "2020-01-04T12:00"]]
+    train(experiment, progress=False)
+    rows = csv.DictReader((tmp_path / "run" / "metrics" / "denoiser" / "metrics.csv").open())
+    assert [float(row["validation/loss"]) for row in rows if row["validation/loss"]] == [(1 + 4 + 16) / 3]
 
 
 @pytest.mark.parametrize(
