@@ -11,10 +11,10 @@ import xarray as xr
 from scipy import stats
 
 from sciffusion.errors import SciffusionError
+from sciffusion.evaluation.distributions import LEVELS
 
 __all__ = ["exceedance_ratio", "kolmogorov_smirnov", "log_density", "quantile_pairs", "wasserstein", "wet_fraction"]
 
-LEVELS = (0.0001, 0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.999, 0.9999)
 Dims = Sequence[str] | None
 
 
@@ -42,7 +42,7 @@ def quantile_pairs(
     first: xr.DataArray,
     second: xr.DataArray,
     dims: Dims = None,
-    levels: Sequence[float] = LEVELS,
+    levels: Sequence[float] | np.ndarray = LEVELS,
     weights: xr.DataArray | None = None,
 ) -> xr.Dataset:
     """Quantiles ``first`` and ``second`` (..., level), to 99.99 % by default: a QQ plot."""

@@ -1,5 +1,6 @@
 # One torchrun per node. It answers any signal with a traceback (SignalException) and status 1, so this shell takes the
-# warning, passes it on, and remembers it; and it gives its workers 30 seconds. (A preemption with a grace period goes to the processes alone: use srun there.)
+# warning, passes it on, and remembers it; and it gives its workers 30 seconds. (A preemption with a grace period goes to
+# the processes alone: use srun there.)
 head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 asked=
 trap 'asked=yes; kill -USR1 "$launched"' USR1
