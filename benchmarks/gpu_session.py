@@ -85,7 +85,7 @@ def tests(plan: Plan) -> Iterator[list[Command]]:
 def speed(plan: Plan) -> Iterator[list[Command]]:
     copied(plan, "speed.json")
     out, parts = ["benchmarks/speed.py", "--out", str(plan.made / "speed.json")], max(1, len(plan.gpus))
-    what = ["--train", "--jobs", "6", "--minutes", f"{(plan.left - LAST) / 60:.2f}", "--again", *AGAIN]
+    what = ["--train", "--jobs", "6", "--minutes", f"{(plan.left - LAST) / 60:.2f}", "--again", *plan.args.again]
     yield [Command(f"speed{i}", [*out, *what, "--part", f"{i}/{parts}"], gpu) for i, gpu in plan.shared(parts)]
     yield [Command("merge", [*out, "--merge"])]
 
@@ -208,6 +208,7 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     add("out", type=Path)
     add("--seconds", type=float, default=570.0)
     add("--rows", help="of the stage families: comma-separated PROBLEM/RECIPE[/SEED]")
+    add("--again", nargs="*", default=AGAIN, metavar="PART", help="of the stage speed: rows to measure once more")
     add("--carried", type=Path, default=Path(".carried"))
     add("--work", type=Path, default=Path("gpu-session-work"), help="data, runs, logs, compiled code")
     add("--commit", help="written into family rows; default: that of the checkout")
