@@ -46,6 +46,7 @@ class AnalogueStage(Stage):
     """
 
     kind: ClassVar[str] = "analogues"
+    on_host: ClassVar[bool] = True
     residuals: Tensor
     patterns: Tensor
     scale: Tensor

@@ -45,6 +45,7 @@ class Stage(nn.Module):
 
     kind: ClassVar[str]
     draws: ClassVar[bool] = True  # whether sampling runs it, or only later stages use it
+    on_host: ClassVar[bool] = False  # whether it is without networks and draws in numpy
     conditioners: Any  # nn.ModuleDict of Conditioner
 
     def __init__(
@@ -92,9 +93,13 @@ class Stage(nn.Module):
         """Whatever makes many calls of the stage's network faster; nothing where there is none."""
 
     def ready(self, device: torch.device, execution: Execution | None = None) -> None:
-        """On ``device``, for sampling as ``execution`` says; cheap where it is already."""
-        if self.device != device:
-            self.to(device)
+        """On ``device``, for sampling as ``execution`` says; cheap where it is already.
+
+        A stage that draws ``on_host`` stays there.
+        """
+        place = torch.device("cpu") if self.on_host else device
+        if self.device != place:
+            self.to(place)
         self.eval().prepare_network(execution)
 
     def set_cut(self, cut: Sequence[bool]) -> None:

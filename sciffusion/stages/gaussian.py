@@ -6,6 +6,7 @@ They are what a diffusion model must beat, and they travel through the same door
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -29,6 +30,8 @@ def plain(codec: FieldCodec, mean: np.ndarray | None = None, *, baseline: bool) 
 
 class GaussianStage(Stage):
     """Independent Gaussian per cell in the codec's space; subclasses say with which moments."""
+
+    on_host: ClassVar[bool] = True
 
     @abstractmethod
     def moments(self, prepared: Prepared) -> tuple[np.ndarray, np.ndarray]:

@@ -8,6 +8,7 @@ from sciffusion.context import Context
 from sciffusion.emulator import Emulator
 from sciffusion.evaluation.crps import crps
 from sciffusion.execution.accelerate import Execution
+from sciffusion.stages.baselines import build_baselines
 from sciffusion.stages.items import Item
 from tests.stages.toy import moved, toy
 
@@ -50,6 +51,23 @@ def test_members_in_bfloat16_have_the_scores_and_the_spectrum_of_float32_ones(tm
     assert scores[1] == pytest.approx(scores[0], rel=0.01)
     ratio = power(fast).mean(0) / power(plain).mean(0)
     assert np.abs(np.log(ratio)).mean() < 0.02
+
+
+@pytest.mark.parametrize("device", ["meta", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_baselines_draw_on_the_host_whatever_the_device(tmp_path, device):
+    """``meta``: what was moved there could not draw."""
+    made = toy(tmp_path, "edm")
+    stages, data = made.build()
+    baselines = build_baselines(made.experiment, data, stages["denoiser"])
+    assert set(baselines) == {"climatology", "interpolation", "linear", "quantile-mapping", "analogues"}
+    for stage in baselines.values():
+        emulator = Emulator([stage], {})
+        check = emulator.check(data.conditions, {"time": data.target.time.values[0]})
+        prepared = emulator.stage.prepare(check.conditions, check.cases[0])
+        stage.ready(torch.device("cpu"))
+        expected = drawn(stage, prepared)
+        stage.ready(torch.device(device), FAST)
+        assert torch.equal(drawn(stage, prepared), expected)
 
 
 @pytest.mark.parametrize(("recipe", "expected"), [("dit", "fp8"), ("edm", "bfloat16"), ("corrdiff", "bfloat16")])
