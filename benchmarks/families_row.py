@@ -63,7 +63,7 @@ def measure(row: Row, args: argparse.Namespace) -> dict[str, Any]:
     began, device = time.perf_counter(), resolve_device(args.device)
     path = prepared(row.problem, args.work, device, gcm=args.gcm, toy=args.toy)
     settings = experiment(row, path, args, device)
-    turn = Turn(args.work / f"turn-{os.environ.get('CUDA_VISIBLE_DEVICES', 'all')}.lock")
+    turn = Turn(args.work / f"turn-{os.environ.get('CUDA_VISIBLE_DEVICES', 'all')}.lock", run_folder(args, row))
     print(f"{row.name}: training", flush=True)
     emulator = train(settings, [Warm(), turn, Finite()])
     print(f"{row.name}: trained for {turn.seconds:.0f} s, {emulator.card['stage_steps']} steps", flush=True)

@@ -23,15 +23,17 @@ class Turn(pl.Callback):
 
     A row takes its turn when its first step, which compiles, is done, and gives it back when a stage is trained.
     Sampling, which is short, comes before trainings that have not begun. Both are locks on files, which die with the
-    process. ``seconds`` of training.
+    process. ``seconds`` of training, with those of a run in ``folder`` that this one goes on with.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, folder: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._device = path.open("w")
         self._short = path.with_suffix(".short").open("w")  # held, shared, by those who wait to sample
         self._began: float | None = None
-        self.seconds = 0.0
+        self._record = folder.with_suffix(".seconds")
+        goes_on = folder.is_dir() and self._record.is_file()
+        self.seconds = float(self._record.read_text()) if goes_on else 0.0
 
     @contextmanager
     def first(self) -> Iterator[None]:
@@ -66,6 +68,7 @@ class Turn(pl.Callback):
             torch.cuda.synchronize()
         if self._began is not None:
             self.seconds += time.perf_counter() - self._began
+            self._record.write_text(f"{self.seconds:.2f}")
             self._began = None
             fcntl.flock(self._device, fcntl.LOCK_UN)
 

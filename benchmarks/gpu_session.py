@@ -85,7 +85,8 @@ def tests(plan: Plan) -> Iterator[list[Command]]:
 def speed(plan: Plan) -> Iterator[list[Command]]:
     copied(plan, "speed.json")
     out, parts = ["benchmarks/speed.py", "--out", str(plan.made / "speed.json")], max(1, len(plan.gpus))
-    what = ["--train", "--jobs", "6", "--minutes", f"{(plan.left - LAST) / 60:.2f}", "--again", *plan.args.again]
+    what = ["--train", "--jobs", "6", "--minutes", f"{(plan.left - LAST) / 60:.2f}"]
+    what += ["--again", *plan.args.again] if plan.args.again else []  # --again alone would mean every row
     yield [Command(f"speed{i}", [*out, *what, "--part", f"{i}/{parts}"], gpu) for i, gpu in plan.shared(parts)]
     yield [Command("merge", [*out, "--merge"])]
 

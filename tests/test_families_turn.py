@@ -73,7 +73,7 @@ def held(path):
 def test_trainings_wait_for_each_other_and_for_sampling(tmp_path, turns, monkeypatch):
     clock, order = Clock(), []
     monkeypatch.setattr(turns, "time", clock)
-    one, other, third = (turns.Turn(tmp_path / "gpu.lock") for _ in range(3))
+    one, other, third = (turns.Turn(tmp_path / "gpu.lock", tmp_path / name) for name in "abc")
 
     def trains(turn, name):
         turn.on_train_batch_end(None)
@@ -100,3 +100,17 @@ def test_trainings_wait_for_each_other_and_for_sampling(tmp_path, turns, monkeyp
     assert order == ["samples", "trains"]  # though it asked later
     assert one.seconds == 7
     assert other.seconds == 0  # waiting is not training
+
+
+def test_seconds_of_a_run_that_goes_on_count(tmp_path, turns, monkeypatch):
+    monkeypatch.setattr(turns, "time", clock := Clock())
+    run = tmp_path / "run"
+    run.mkdir()
+    for spent in (7, 5):
+        turn = turns.Turn(tmp_path / "gpu.lock", run)
+        turn.on_train_batch_end(None)
+        clock.now += spent
+        turn.on_train_end(None, None)
+    assert turns.Turn(tmp_path / "gpu.lock", run).seconds == 12
+    run.rmdir()
+    assert turns.Turn(tmp_path / "gpu.lock", run).seconds == 0  # another run of that name

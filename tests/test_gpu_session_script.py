@@ -49,6 +49,13 @@ def test_every_command_is_understood_and_every_gpu_has_work(session, tmp_path, m
         assert used == set(gpus)
 
 
+def test_without_rows_to_repeat_none_is_repeated(session, tmp_path):
+    """``--again`` alone would mean all of them."""
+    args = session.arguments(["speed", str(tmp_path), "--again", "--work", str(tmp_path / "work")])
+    steps = session.speed(session.Plan(args, (), tmp_path / "work" / "results", 1000.0))
+    assert "--again" not in next(steps)[0].words
+
+
 def test_rows_that_are_asked_for_are_made_and_others_are_kept(session, tmp_path):
     made = plan(session, tmp_path, "families", (), 500.0, *ROWS)
     list(session.families(made))
