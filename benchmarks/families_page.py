@@ -5,14 +5,11 @@ import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import numpy as np
-import xarray as xr
+from families_pictures import draw_fields, draw_spectra
 from families_problems import OTHERS
 from families_table import Entry, grouped, log_power, read, table
 from families_verdict import judgement
-from matplotlib.axes import Axes
-from matplotlib.ticker import NullFormatter
 
 from sciffusion import recipes
 from sciffusion.datasets.simulators import PROBLEMS
@@ -20,7 +17,6 @@ from sciffusion.datasets.simulators import PROBLEMS
 __all__ = ["write_page"]
 
 WIDTH = 118
-COLOURS = "RdBu_r"
 
 INTRODUCTION = """\
 # The family table
@@ -105,11 +101,15 @@ def sentence(text: str) -> str:
 
 
 def origin(entries: Sequence[Entry]) -> str:
-    """Devices, dates and commits."""
-    found = {key: ", ".join(sorted({str(entry[key]) for entry in entries})) for key in ("device", "date", "commit")}
-    return (
-        f"{found['device']}; {found['date']}; commit {found['commit']}; raw numbers in `benchmarks/results/families`."
-    )
+    """Devices, with the recipes on each where there are several, dates and commits."""
+    date, commit = (", ".join(sorted({str(entry[key]) for entry in entries})) for key in ("date", "commit"))
+    rows: dict[str, list[str]] = {}
+    for entry in sorted(entries, key=lambda entry: (entry["recipe"], entry["seed"])):
+        seed = f" (seed {entry['seed']})" if entry["seed"] else ""
+        rows.setdefault(entry["device"], []).append(f"`{entry['recipe']}`{seed}")
+    several = len(rows) > 1
+    devices = "; ".join(f"{device}{': ' + ', '.join(names) if several else ''}" for device, names in rows.items())
+    return f"{devices}; {date}; commit {commit}; raw numbers in `benchmarks/results/families`."
 
 
 def yardstick_text(entries: Sequence[Entry]) -> str:
@@ -118,23 +118,23 @@ def yardstick_text(entries: Sequence[Entry]) -> str:
     kind = "persistence with Gaussian errors" if problem == "gcm" else kind
     one = entries[0]
     return (
-        f"{one['members']} draws of the yardstick, {kind}, have a CRPS of {one['yardstick_crps']:.4f}{closed(one)},"
+        f"{one['members']} draws of the yardstick, {kind}, have a CRPS of {one['yardstick_crps']:.4g}{closed(one)},"
         f" spread/skill {one['yardstick_spread_skill']:.3f}, RALSD {one['yardstick_ralsd']:.2f} dB and log-power rms"
         f" {log_power(one, 'yardstick'):.3f} on these cases{': chance alone' if problem.startswith('grf') else ''}."
         f" Resampling the cases moves a CRPS over that of the draws by ±{chance(entries):.3f} (half of a 95 % interval,"
-        " on average over rows)."
+        " the median of the rows)."
     )
 
 
 def closed(entry: Entry) -> str:
     exact = entry.get("exact_crps")
-    return "" if exact is None else f" (expected {exact:.4f})"
+    return "" if exact is None else f" (expected {exact:.4g})"
 
 
 def chance(entries: Sequence[Entry]) -> float:
-    """Mean half-width of the intervals of the CRPS ratio, (low, high) per variable."""
+    """Median half-width of the intervals of the CRPS ratio, (low, high) per variable."""
     ends = [np.reshape(entry["crps_ratio_interval"], (-1, 2)) for entry in entries]
-    return float(np.mean([np.diff(pair) / 2 for pair in ends]))
+    return float(np.median([np.mean(np.diff(pair)) / 2 for pair in ends]))
 
 
 def learned(entry: Entry) -> str:
@@ -156,65 +156,3 @@ def missing(problem: str, groups: dict[str, list[Entry]], results: Path) -> str:
     if not why:
         return "Every recipe that suits has a row."
     return "Missing: " + "; ".join(f"{', '.join(names)}: {reason}" for reason, names in why.items()) + "."
-
-
-# --- pictures
-
-
-def draw_fields(groups: dict[str, list[Entry]], results: Path, path: Path) -> None:
-    """A strip per recipe: coarse input, truth and two members of one case."""
-    shown = {name: results / f"{problem_row(entries[0])}.nc" for name, entries in groups.items()}
-    shown = {name: file for name, file in shown.items() if file.is_file()}
-    titles = ("coarse input", "truth", "member 1", "member 2")
-    figure, axes = plt.subplots(
-        len(shown), len(titles), figsize=(8, 2 * len(shown) + 0.3), layout="constrained", squeeze=False
-    )
-    for axis, title in zip(axes[0], titles, strict=True):
-        axis.set_title(title, fontsize=10)
-    for row, (name, file) in zip(axes, shown.items(), strict=True):
-        with xr.open_dataset(file) as ds:
-            fields = {"truth": ds["truth"], "coarse input": ds.get("coarse")}
-            fields |= {f"member {i + 1}": ds["member"].isel(member=i) for i in range(ds.sizes["member"])}
-            limit = float(abs(ds["truth"] - ds["truth"].mean()).max())
-            middle = float(ds["truth"].mean())
-            for axis, title in zip(row, titles, strict=True):
-                field(axis, fields.get(title), middle - limit, middle + limit)
-        row[0].set_ylabel(name, fontsize=10)
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
-
-
-def problem_row(entry: Entry) -> str:
-    return f"{entry['problem']}-{entry['recipe']}-{entry['seed']}"
-
-
-def field(axis: Axes, values: xr.DataArray | None, low: float, high: float) -> None:
-    axis.set(xticks=[], yticks=[])
-    if values is None:
-        axis.set_visible(False)
-        return
-    values = values.squeeze()
-    plane = values.values if values.ndim == 2 else np.repeat(values.values[None], 16, axis=0)
-    axis.imshow(plane, origin="lower", cmap=COLOURS, vmin=low, vmax=high, interpolation="nearest")
-
-
-def draw_spectra(groups: dict[str, list[Entry]], path: Path) -> None:
-    """Power of members and yardstick over the truths', by wavenumber."""
-    figure, axis = plt.subplots(figsize=(8, 4), layout="constrained")
-    colours = plt.get_cmap("tab10" if len(groups) <= 10 else "tab20")
-    for number, (name, entries) in enumerate(groups.items()):
-        spectra = entries[0]["spectra"]
-        ratio = np.divide(spectra["members"], spectra["truth"])
-        axis.semilogx(spectra["wavenumber"], ratio, color=colours(number), label=name, lw=1.6)
-    spectra = next(iter(groups.values()))[0]["spectra"]
-    axis.semilogx(spectra["wavenumber"], np.divide(spectra["yardstick"], spectra["truth"]), "k:", label="yardstick")
-    low, high = spectra["wavenumber"][0] * 0.99, spectra["wavenumber"][-1]
-    axis.axhspan(0.95, 1.05, color="0.92", zorder=0)
-    axis.axhline(1, color="0.6", lw=0.8, zorder=0)
-    axis.set(xlabel="wavenumber (cycles per unit of length)", ylabel="power of members / of truths", ylim=(0.4, 1.6))
-    axis.xaxis.set_major_formatter("{x:g}")
-    axis.xaxis.set_minor_formatter(NullFormatter())
-    axis.set_xticks([2**power for power in range(12) if low <= 2**power <= high])
-    axis.legend(ncols=5, fontsize=8, loc="lower left", frameon=False)
-    figure.savefig(path, dpi=110)
-    plt.close(figure)

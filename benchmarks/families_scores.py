@@ -109,7 +109,7 @@ def show(ensemble: xr.Dataset, truth: xr.Dataset, coarse: xr.Dataset | None, gri
         chosen = field.isel(first | {dim: place for dim, place in plane.items() if dim in field.dims})
         parts[key] = chosen.reset_coords(drop=True).astype(np.float32)
     fields = {key: field.drop_vars([c for c in field.coords if c not in field.dims]) for key, field in parts.items()}
-    packed = {key: {"zlib": True, "complevel": 9, "least_significant_digit": 3} for key in fields}
+    packed = {key: {"zlib": True, "complevel": 9, "significant_digits": 3} for key in fields}
     xr.Dataset(fields).to_netcdf(path, engine="netcdf4", encoding=packed)
 
 
