@@ -15,7 +15,7 @@ from itertools import cycle
 import torch
 from speed_networks import build, draw
 from speed_rows import Row
-from speed_timing import ceilings, host_seconds, roofline, seconds, unavoidable_bytes, wait
+from speed_timing import ceilings, host_seconds, ratio, roofline, seconds, unavoidable_bytes, wait
 from speed_training import train_bare, train_lightning, train_package
 from speed_workers import alone
 from torch._dynamo.utils import counters
@@ -137,7 +137,7 @@ def _timed(row: Row, device: torch.device, budget: float) -> dict:
         one = _call(prepare(row, device), batch, grid, device, recorded=True)
         one()
         with alone():  # of the time, what is not spent in network calls
-            result["loop_share"] = 1 - CALLS * seconds(one, device, budget) / seconds(call, device, budget)
+            result["loop_share"] = 1 - ratio(one, call, CALLS, device)
     return result
 
 

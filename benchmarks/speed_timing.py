@@ -25,6 +25,20 @@ def seconds(call: Callable[[], object], device: torch.device, budget: float, lea
     return statistics.median(_timed(call, device, inner) for _ in range(rounds))
 
 
+def ratio(part: Callable[[], object], whole: Callable[[], object], count: int, device: torch.device) -> float:
+    """Median over rounds of the time of ``count`` calls of ``part`` over that of one of ``whole`` just after.
+
+    Turn by turn, as the clock of a device that works hard sinks by some per cent within seconds.
+    """
+    _timed(part, device, count), _timed(whole, device, 1)
+    once = _timed(whole, device, 1)
+    inner = max(1, int(0.05 / once)) if device.type == "cuda" else 1
+    rounds = max(1 if once > 1 else 3, min(25, int(2 / (once * inner))))
+    return statistics.median(
+        _timed(part, device, count * inner) * count / _timed(whole, device, inner) for _ in range(rounds)
+    )
+
+
 def _timed(call: Callable[[], object], device: torch.device, count: int) -> float:
     if device.type != "cuda":
         start = time.perf_counter()

@@ -120,6 +120,20 @@ def test_merged_parts_replace_older_rows_but_no_measurement_by_an_error(plan, tm
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_clock_that_sinks_does_not_change_a_ratio(monkeypatch):
+    """A sample of 18 calls and 1 % of its own, on a device that becomes 10 % slower while it is measured."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    timing, done = importlib.import_module("speed_timing"), [0]
+
+    def timed(call, device, count):
+        done[0] += 1
+        return call() * (1 + 0.1 * min(1, done[0] / 50))
+
+    monkeypatch.setattr(timing, "_timed", timed)
+    found = timing.ratio(lambda: 0.015, lambda: 18 * 0.015 / 0.99, 18, torch.device("cuda"))
+    assert found == pytest.approx(0.99, abs=0.002)
+
+
 def test_the_list_names_the_peers_and_all_sizes():
     names = python("benchmarks/speed.py", "--list", "--train")
     for part in ("physicsnemo-songunet/256/b16", "diffusers-unet2d", "unet-10", "/512/b16/", "/16384/", "train/"):
