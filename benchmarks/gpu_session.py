@@ -5,6 +5,7 @@
     python benchmarks/gpu_session.py families OUT --rows grf/corrdiff,kolmogorov/edm      # 2 minutes of a GPU each
     python benchmarks/gpu_session.py turbulence OUT                # 3 seeds beside PhysicsNeMo's SongUNet
     python benchmarks/gpu_session.py ensembles OUT                 # ensembles end to end; scores on a GPU
+    python benchmarks/gpu_session.py precision OUT                 # fp8 by the row grf/dit, after its families stage
     python benchmarks/gpu_session.py demo OUT                      # candidates for the network of the demo
     python benchmarks/gpu_session.py apply OUT                     # the results in OUT to benchmarks/results
 
@@ -127,6 +128,13 @@ def ensembles(plan: Plan) -> Iterator[list[Command]]:
     yield from [steps] if len(plan.gpus) > 1 else [[step] for step in steps]
 
 
+def precision(plan: Plan) -> Iterator[list[Command]]:
+    copied(plan, "precision.json")
+    run, limit = plan.args.work / "data" / "runs" / "grf-dit-0", f"{plan.left / 2:.0f}"
+    words = ["benchmarks/precision.py", str(run), "--compile", "--seconds", limit]
+    yield [Command("precision", [*words, "--out", str(plan.made / "precision.json")])]
+
+
 def demo(plan: Plan) -> Iterator[list[Command]]:
     words = ["benchmarks/demo_network.py", "--out", str(plan.made / "demo_network"), "--networks"]
     steps = [Command(f"demo{i}", [*words, CANDIDATES[i]], gpu) for i, gpu in plan.shared(len(CANDIDATES))]
@@ -139,6 +147,7 @@ STAGES: dict[str, Stage] = {
     "families": families,
     "turbulence": turbulence,
     "ensembles": ensembles,
+    "precision": precision,
     "demo": demo,
 }
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-SCRIPTS = ("speed", "families", "turbulence", "generation", "evaluation", "demo_network")
+SCRIPTS = ("speed", "families", "turbulence", "generation", "evaluation", "precision", "demo_network")
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ ROWS = ("--rows", "grf/flow,kolmogorov/edm,grf/edm/1")
 
 
 @pytest.mark.parametrize("gpus", [(), ("0",), ("0", "1"), ("4", "5", "6", "7")])
-@pytest.mark.parametrize("stage", ["tests", "speed", "families", "turbulence", "ensembles", "demo"])
+@pytest.mark.parametrize("stage", ["tests", "speed", "families", "turbulence", "ensembles", "precision", "demo"])
 def test_every_command_is_understood_and_every_gpu_has_work(session, tmp_path, monkeypatch, stage, gpus):
     more = ROWS if stage == "families" else ()
     steps = list(session.STAGES[stage](plan(session, tmp_path, stage, gpus, 500.0, *more)))
