@@ -58,6 +58,7 @@ def arguments() -> argparse.Namespace:
     add("--device", help="cpu or cuda; default: a GPU where there is one")
     add("--jobs", type=int, default=1, help="rows in the making at once, on each GPU")
     add("--until", type=float, default=float("inf"), help="seconds after which everything has ended")
+    add("--continued", action="store_true", help="the same command follows: begin what can at least be trained in time")
     add("--out", type=Path, default=Path(__file__).parent / "results" / "families")
     add("--work", type=Path, default=Path("families-work"))
     add("--keep", type=Path, help="folder for trained emulators, and where teachers are looked for")

@@ -79,12 +79,17 @@ class Crew:
         return None
 
     def _ahead(self, row: Row, place: Place) -> float:
-        """Seconds until ``row`` would end: what is before it on the device, or its own beginning, and its own work."""
+        """Seconds until ``row`` would end: what is before it on the device, or its own beginning, and its own work.
+
+        If another command goes on, until it would be trained.
+        """
         if self.args.toy:
             return BEFORE
         others = [other for other in self._on(place) if not other.trained(self.args)]
         queue = sum(60 * other.minutes(self.args) + other.seconds_after(self.args) / 2 for other in others)
-        return max(BEFORE, queue) + 60 * row.minutes(self.args) + row.seconds_after(self.args)
+        training = 0.0 if row.trained(self.args) else 60 * row.minutes(self.args)
+        after = 0.0 if self.args.continued else row.seconds_after(self.args)
+        return max(BEFORE, queue) + training + after
 
     def _start(self, row: Row, place: Place) -> subprocess.Popen:
         log = self.args.out / "logs" / f"{row.name}.txt"

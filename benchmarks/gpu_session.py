@@ -104,7 +104,8 @@ def families(plan: Plan) -> Iterator[list[Command]]:
     words = ["benchmarks/families.py", "--rows", plan.args.rows, "--jobs", "3", "--minutes", "2"]
     words += ["--until", f"{plan.left - LAST / 2:.0f}", "--gcm", str(plan.args.carried / "gcm_speedy_t31_400days.nc")]
     words += ["--work", str(plan.args.work / "data"), "--out", str(plan.made / "families"), "--keep", str(keep)]
-    yield [Command("families", [*words, *(["--commit", plan.args.commit] if plan.args.commit else [])])]
+    words += ["--commit", plan.args.commit] if plan.args.commit else []
+    yield [Command("families", [*words, *(["--continued"] if plan.args.continued else [])])]
 
 
 def turbulence(plan: Plan) -> Iterator[list[Command]]:
@@ -218,6 +219,7 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     add("out", type=Path)
     add("--seconds", type=float, default=570.0)
     add("--rows", help="of the stage families: comma-separated PROBLEM/RECIPE[/SEED]")
+    add("--continued", action="store_true", help="of the stage families: the same command follows on this machine")
     add("--again", nargs="*", default=AGAIN, metavar="PART", help="of the stage speed: rows to measure once more")
     add("--carried", type=Path, default=Path(".carried"))
     add("--work", type=Path, default=Path("gpu-session-work"), help="data, runs, logs, compiled code")

@@ -25,8 +25,8 @@ def rows(*names):
 
 
 def options(folder, **changed):
-    common = {"minutes": 2.0, "members": 50, "cases": 64, "jobs": 2, "until": 560.0, "toy": False, "work": folder}
-    return argparse.Namespace(**common | {"out": folder, "keep": None} | changed)
+    common = {"minutes": 2.0, "members": 50, "cases": 64, "jobs": 2, "until": 560.0, "toy": False, "continued": False}
+    return argparse.Namespace(**common | {"work": folder, "out": folder, "keep": None} | changed)
 
 
 def trained(args, row):
@@ -63,6 +63,15 @@ def test_what_would_not_end_in_time_is_passed_over(tmp_path, crews):
     assert crew.next("0") == ect  # a quarter of the time
     now[0] = 560 - crew._ahead(ect, "0") + 0.1
     assert crew.next("0") is None
+
+
+def test_of_rows_that_another_command_ends_the_training_alone_has_to_fit(tmp_path, crews):
+    args = options(tmp_path, continued=True)
+    crew = crews.Crew(rows("grf/edm", "grf/flow"), args, ["0"], lambda: 0.0)
+    edm, flow = crew.waiting
+    assert crew._ahead(edm, "0") == crews.BEFORE + 120
+    trained(args, flow)  # by the command before
+    assert crew._ahead(flow, "0") == crews.BEFORE
 
 
 def test_a_row_waits_for_those_on_its_own_device_alone(tmp_path, crews):
