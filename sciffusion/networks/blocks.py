@@ -16,12 +16,21 @@ SHARE = 0.3  # of the branch in the residual sum (EDM2, section 3)
 
 
 class Embedding(nn.Module):
-    """Noise level and vector of the context to one embedding (batch, width)."""
+    """Noise level and vector of the context to one embedding (batch, width).
 
-    def __init__(self, features: int, vector_features: int, width: int, normalised: bool) -> None:
+    The last ``late_features`` of the vector begin without effect: a student that is told more than its teacher was
+    starts as the teacher, and rows that start at zero cannot be normalised, for they would be of unit norm after one
+    step.
+    """
+
+    def __init__(
+        self, features: int, vector_features: int, width: int, normalised: bool, late_features: int = 0
+    ) -> None:
         super().__init__()
         self.noise = Linear(features, width, normalised)
         self.vector = Linear(vector_features, width, normalised) if vector_features else None
+        self.late = Linear(late_features, width, normalised=False, zero=True) if late_features else None
+        self.features = vector_features
         self.gain = 1 / SILU_RMS if normalised else 1.0
         self.mix = Linear(width, width, normalised, gain=self.gain)
 
@@ -30,7 +39,9 @@ class Embedding(nn.Module):
         x = self.noise(features)
         if self.vector is not None and vector is not None:
             keep, share = sum_weights(0.5)
-            x = torch.add(x * keep, self.vector(vector.to(x.dtype)), alpha=share)
+            x = torch.add(x * keep, self.vector(vector[:, : self.features].to(x.dtype)), alpha=share)
+        if self.late is not None and vector is not None:
+            x = x + self.late(vector[:, self.features :].to(x.dtype))
         return F.silu(self.mix(F.silu(x))) * self.gain
 
 

@@ -39,6 +39,8 @@ class DiT(Bounded):
         One name per grid axis; may be reassigned at any time.
     context_channels, vector_features, token_features
         Channels, features and token features of the contexts it will be given.
+    late_features
+        More features at the end of the vector, which begin without effect.
     settings
         Size.
     """
@@ -52,6 +54,7 @@ class DiT(Bounded):
         boundary: Sequence[Boundary],
         context_channels: int = 0,
         vector_features: int = 0,
+        late_features: int = 0,
         token_features: int = 0,
         settings: DiTSettings | None = None,
     ) -> None:
@@ -65,7 +68,9 @@ class DiT(Bounded):
         self.settings, self.context_channels = settings, context_channels
         cells, width = settings.patch**rank, settings.width
         self.fourier = Fourier(settings.embedding // 2)
-        self.embedding = Embedding(settings.embedding // 2, vector_features, settings.embedding, normalised=False)
+        self.embedding = Embedding(
+            settings.embedding // 2, vector_features, settings.embedding, normalised=False, late_features=late_features
+        )
         self.stem = Linear((in_channels + context_channels + 1) * cells, width, normalised=False)
         self.blocks = nn.ModuleList(
             TransformerBlock(settings, token_features, roundable=index > 0) for index in range(settings.depth)

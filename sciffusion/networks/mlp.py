@@ -29,7 +29,8 @@ def summary(x: Tensor, cells: int) -> Tensor:
 class MLP(nn.Module):
     """Vectors (batch, in_channels, 1) to vectors of the same shape; the contract of the other networks.
 
-    ``context_rank`` is the rank of the grid that the context's channels lie on; tokens are averaged.
+    ``context_rank`` is the rank of the grid that the context's channels lie on; tokens are averaged. ``late_features``
+    more at the end of the vector begin without effect.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class MLP(nn.Module):
         boundary: Sequence[Boundary],
         context_channels: int = 0,
         vector_features: int = 0,
+        late_features: int = 0,
         token_features: int = 0,
         context_rank: int = 2,
         settings: MLPSettings | None = None,
@@ -50,7 +52,9 @@ class MLP(nn.Module):
         self.settings, self.boundary, self.context_channels = settings, tuple(boundary), context_channels
         width, given = settings.width, context_channels * settings.cells**context_rank + token_features
         self.fourier = Fourier(settings.embedding // 2)
-        self.embedding = Embedding(settings.embedding // 2, vector_features, settings.embedding, normalised=False)
+        self.embedding = Embedding(
+            settings.embedding // 2, vector_features, settings.embedding, normalised=False, late_features=late_features
+        )
         self.conditions = Linear(given, settings.embedding, normalised=False) if given else None
         self.stem = Linear(in_channels, width, normalised=False)
         self.blocks = nn.ModuleList(_Block(settings) for _ in range(settings.depth))

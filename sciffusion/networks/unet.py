@@ -39,6 +39,8 @@ class UNet(Bounded):
         One name per grid axis; may be reassigned at any time (training on windows uses "reflect" on cut axes).
     context_channels, vector_features, token_features
         Channels, features and token features of the contexts it will be given. Tokens need ``settings.attention``.
+    late_features
+        More features at the end of the vector, which begin without effect.
     settings
         Size and style.
     """
@@ -52,6 +54,7 @@ class UNet(Bounded):
         boundary: Sequence[Boundary],
         context_channels: int = 0,
         vector_features: int = 0,
+        late_features: int = 0,
         token_features: int = 0,
         settings: UNetSettings | None = None,
     ) -> None:
@@ -81,7 +84,9 @@ class UNet(Bounded):
             )
 
         self.fourier = Fourier(settings.embedding // 2)
-        self.embedding = Embedding(settings.embedding // 2, vector_features, settings.embedding, preserving)
+        self.embedding = Embedding(
+            settings.embedding // 2, vector_features, settings.embedding, preserving, late_features
+        )
         self.stem = conv((in_channels + context_channels + 1) * cells, widths[0])
         self.encoder = nn.ModuleList(stack(level, norm=True) for level in range(len(widths)))
         self.down = nn.ModuleList(conv(fine, coarse, stride=2) for fine, coarse in pairwise(widths))

@@ -38,10 +38,9 @@ class FlowMapStage(DenoiserStage):
     settings_type: ClassVar[type[config.Settings]] = config.FlowMapStage
 
     @staticmethod
-    def label_features(settings: Any) -> int:
+    def late_features(settings: Any) -> int:
         """The level that a step ends at, for maps that are told it."""
-        told = NetworkMap.features if settings.objective in TOLD else 0
-        return DenoiserStage.label_features(settings) + told
+        return NetworkMap.features if settings.objective in TOLD else 0
 
     @property
     def gamma(self) -> float:
@@ -106,14 +105,5 @@ class FlowMapStage(DenoiserStage):
         student = cls(settings, parts, teacher.noise_range, teacher.constraint, teacher.frame)
         student.check_noise()
         own, given = student.state_dict(), teacher.state_dict()
-        student.load_state_dict({name: _fitted(value, given.get(name)) for name, value in own.items()})
+        student.load_state_dict({name: given.get(name, value) for name, value in own.items()})
         return student
-
-
-def _fitted(own: Tensor, given: Tensor | None) -> Tensor:
-    """The teacher's tensor, widened with zeros; zeros where it has none."""
-    if given is None or given.shape == own.shape:
-        return torch.zeros_like(own) if given is None else given
-    wide = torch.zeros_like(own)
-    wide[tuple(slice(0, n) for n in given.shape)] = given
-    return wide

@@ -59,14 +59,15 @@ class FramedStage(NetworkStage):
     ) -> None:
         super().__init__(settings, parts)
         self.frame = frame or frame_of(settings, parts)
-        network = self.make_network(self.frame.space, features=self.label_features(settings))
+        augmented = int(settings.augmentation.largest > 0)  # its level is a feature
+        network = self.make_network(self.frame.space, features=augmented, late=self.late_features(settings))
         self.parameterization = parameterization.by_name(settings.parameterization)
         self.denoiser = Masked(Preconditioned(network, self.parameterization, dof=settings.noise.dof or math.inf))
 
     @staticmethod
-    def label_features(settings: Any) -> int:
-        """Features that the network is told besides the conditions: the level of the augmentation."""
-        return int(settings.augmentation.largest > 0)
+    def late_features(settings: Any) -> int:
+        """Features that the network is told besides those of a denoiser, at the end of the vector."""
+        return 0
 
     @property
     def network(self) -> Any:

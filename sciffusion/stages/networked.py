@@ -146,13 +146,16 @@ class NetworkStage(Stage):
         order = torch.tensor([places[id(item.prepared)] for item in items])
         return list(cases.values()), to_device(order, self.device)
 
-    def make_network(self, space: Space, *, features: int = 0) -> Any:
-        """A network of ``settings`` on the grid of ``space``, for the conditions; ``features`` more of the vector."""
+    def make_network(self, space: Space, *, features: int = 0, late: int = 0) -> Any:
+        """A network of ``settings`` on the grid of ``space``, for the conditions; ``features`` more of the vector, and
+        ``late`` ones after them, which begin without effect.
+        """
         shows = [self.earlier[name].shows for name in self.given]
         masked = 0 if self.codec.valid is None else self.codec.valid.shape[0]
         conditioners = list(self.conditioners.values())
         channels, rank = space.shape[0], space.rank
         more = {"context_rank": self.codec.grid.rank} if self.settings.network.kind == "mlp" else {}
+        more |= {"late_features": late} if late else {}
         return registry.get("networks", self.settings.network.kind)(
             channels,
             channels,

@@ -68,16 +68,40 @@ def student_of(teacher, method, tmp_path, *overrides):
     return experiment, trained, FlowMapStage.of_teacher(experiment.stages[-1], trained).eval()
 
 
-@pytest.mark.parametrize("method", ["ect", "meanflow"])
-def test_a_student_starts_as_its_teacher(teacher, tmp_path, method):
+@pytest.fixture(scope="module")
+def told_nothing(tmp_path_factory):
+    """A teacher whose conditions are fields alone: no features of a vector."""
+    changes = ("stages.denoiser.sampler.steps=8", "stages.denoiser.inputs=[coarse]")
+    made = toy(tmp_path_factory.mktemp("fields"), "edm", *changes, validation_members=0)
+    train(made.experiment, progress=False)
+    return made
+
+
+@pytest.mark.parametrize("method", ["ect", "meanflow", "progressive"])
+@pytest.mark.parametrize("kind", ["teacher", "told_nothing"])
+def test_a_student_starts_as_its_teacher(kind, request, tmp_path, method):
+    teacher = request.getfixturevalue(kind)
     experiment, trained, student = student_of(teacher, method, tmp_path)
     batch = batch_of(experiment, teacher.build()[1], trained, 3)
     learned = trained.learn(batch, torch.ones(3, dtype=torch.bool))
+    assert (learned.context.vector is None) == (kind == "told_nothing")
     x, sigma = 3 * torch.randn(learned.y.shape, generator=torch.Generator().manual_seed(0)), torch.full((3,), 2.0)
     with torch.no_grad():
         answer = student.flow_map().average(x, sigma, sigma / 2, learned.context)
         expected = trained.denoiser(x, sigma, learned.context)
     torch.testing.assert_close(answer, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_what_only_the_student_is_told_does_not_outweigh_the_rest(told_nothing, tmp_path):
+    """Rows of unit norm that begin at zero have gradients of a million times those of the others."""
+    experiment, trained, student = student_of(told_nothing, "meanflow", tmp_path)
+    batch = batch_of(experiment, told_nothing.build()[1], trained, 3)
+    learned = trained.learn(batch, torch.ones(3, dtype=torch.bool))
+    sigma = torch.full((3,), 2.0)
+    student.flow_map().average(learned.y, sigma, sigma / 2, learned.context).square().mean().backward()
+    weights = student.network.embedding
+    told, known = weights.late.weight.grad.norm(), weights.noise.weight.grad.norm()
+    assert 0 < float(told) < 100 * float(known)
 
 
 def test_progressive_rounds_halve_the_steps_and_end_at_the_students(teacher, tmp_path):
@@ -95,8 +119,10 @@ def test_progressive_rounds_halve_the_steps_and_end_at_the_students(teacher, tmp
     torch.testing.assert_close(torch.tensor(student.levels(student.settings.sampler)), torch.tensor(grid[::4]))
 
 
-@pytest.mark.parametrize(("method", "share"), [("progressive", 1.0), ("scd", 1.0), ("ect", 1 / 3)])
-def test_students_of_their_own_answers_learn_at_a_third_of_the_rate(teacher, tmp_path, method, share):
+@pytest.mark.parametrize(
+    ("method", "share"), [("progressive", 1.0), ("ect", 1 / 3), ("sct", 0.1), ("scd", 0.1), ("meanflow", 0.1)]
+)
+def test_students_of_their_own_answers_learn_at_a_lower_rate(teacher, tmp_path, method, share):
     made = distilled(teacher.folder, method, 2, str(tmp_path))
     assert made.train.learning_rate == pytest.approx(share * teacher.experiment.train.learning_rate)
 
