@@ -56,11 +56,11 @@ def test_what_would_not_end_in_time_is_passed_over(tmp_path, crews):
     trained(args, *rows("grf/edm"))
     dit, ect = crew.waiting
     assert crew._ahead(dit, "0") == crews.BEFORE + 120 + dit.seconds_after(args)
-    assert crew._ahead(ect, "0") == crews.BEFORE + 30 + ect.seconds_after(args)
+    assert crew._ahead(ect, "0") == crews.BEFORE + 120 + ect.seconds_after(args)
     now[0] = 560 - crew._ahead(dit, "0")
     assert crew.next("0") == dit
     now[0] += 0.1
-    assert crew.next("0") == ect  # a quarter of the time
+    assert crew.next("0") == ect  # a tenth of the network calls
     now[0] = 560 - crew._ahead(ect, "0") + 0.1
     assert crew.next("0") is None
 
