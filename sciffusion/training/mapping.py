@@ -28,6 +28,7 @@ from sciffusion.training.module import StageModule
 __all__ = ["FlowMapModule", "progressive_grid"]
 
 MEMBERS = 4  # of the validation score
+WARMUP = 1.0  # of derivatives, whose step amplifies errors: they count in full where the learning rate has fallen
 
 
 def progressive_grid(teacher: DenoiserStage, steps: int) -> tuple[Any, int]:
@@ -148,13 +149,15 @@ def _progressive(module: FlowMapModule) -> Objective:
 def _distilled(module: FlowMapModule) -> Objective:
     teacher = module.teacher
     assert teacher is not None
-    return ContinuousConsistency(noise=_levels(module, -1.0, 1.4), teacher=teacher.denoiser)
+    return ContinuousConsistency(noise=_levels(module, -1.0, 1.4), teacher=teacher.denoiser, warmup=WARMUP)
 
 
 def _mean_flow(module: FlowMapModule) -> Objective:
     """With a teacher the student begins as a denoiser, and needs no samples that train it as one."""
     teacher, noise = module.teacher, _levels(module, -0.4, 1.0)
-    return MeanFlow(noise=noise) if teacher is None else MeanFlow(noise=noise, teacher=teacher.denoiser, diagonal=0.0)
+    if teacher is None:
+        return MeanFlow(noise=noise)
+    return MeanFlow(noise=noise, teacher=teacher.denoiser, diagonal=0.0, warmup=WARMUP)
 
 
 _OBJECTIVES: dict[str, Callable[[FlowMapModule], Objective]] = {
@@ -163,7 +166,7 @@ _OBJECTIVES: dict[str, Callable[[FlowMapModule], Objective]] = {
     ),
     "progressive": _progressive,
     "ect": lambda module: EasyConsistency(noise=_levels(module, -1.1, 2.0)),
-    "sct": lambda module: ContinuousConsistency(noise=_levels(module, -1.0, 1.4)),
+    "sct": lambda module: ContinuousConsistency(noise=_levels(module, -1.0, 1.4), warmup=WARMUP),
     "scd": _distilled,
     "meanflow": _mean_flow,
 }

@@ -41,17 +41,22 @@ def trajectory_derivative(
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Tangent(Objective):
-    """A level distribution, and a teacher or none."""
+    """Distils a ``teacher``; None trains on the data. ``warmup``: share of the training over which the derivative is
+    brought in (Lu & Song 2024, section 4.2); till then ``end`` is a target too, which damps what it amplifies.
+    """
 
     noise: Levels
     teacher: Denoiser | None = None
+    warmup: float = 0.0
 
+    @torch.no_grad()
     def end(self, draw: Draw, x: Tensor) -> Tensor:
         """Where the tangent at x points: D(x, sigma) of the teacher, else x0."""
-        if self.teacher is None:
-            return draw.x0
-        with torch.no_grad():
-            return self.teacher(x, draw.levels[0], draw.cond)
+        return draw.x0 if self.teacher is None else self.teacher(x, draw.levels[0], draw.cond)
+
+    def blend(self, instant: Tensor, whole: Tensor, progress: float) -> Tensor:
+        """From the residual without the derivative to the ``whole`` one, as far as the warm-up has come."""
+        return torch.lerp(instant, whole, min(progress / self.warmup, 1.0) if self.warmup else 1.0)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -61,8 +66,6 @@ class ContinuousConsistency(_Tangent):
     Parameters
     ----------
     noise : distribution of sigma; the paper's is log-normal with p_mean -1, p_std 1.4.
-    teacher : distils it (sCD); None trains on the data (sCT).
-    warmup : share of the training over which the network's own derivative is brought in.
     offset : c of the normalised tangent g / (rms of g + c); None leaves the tangent as it is.
     """
 
@@ -85,8 +88,7 @@ class ContinuousConsistency(_Tangent):
             whole = trajectory_derivative(student, x, sigma, zero, end, draw.cond)
         answer = student.average(x, sigma, zero, draw.cond)
         first = cosine**2 * (answer.detach() - end)
-        share = min(draw.progress / self.warmup, 1.0) if self.warmup else 1.0
-        g = torch.lerp(first, whole, share) / (sine * self.sigma_data)
+        g = self.blend(first, whole, draw.progress) / (sine * self.sigma_data)
         if self.offset is not None:
             g = g / (expand(g.flatten(1).square().mean(1).sqrt(), g) + self.offset)
         return (answer - answer.detach()) / (sine * self.sigma_data) + g
@@ -99,7 +101,6 @@ class MeanFlow(_Tangent):
     Parameters
     ----------
     noise : distribution of both levels; the paper's, a logit-normal t (-0.4, 1), is log-normal in sigma.
-    teacher : distils it; None trains on the data, as the paper does.
     diagonal : share of samples with s = sigma, which are trained as a denoiser.
     final : share of the others with s = 0, where samplers end and which no continuous distribution of s contains.
     """
@@ -124,5 +125,5 @@ class MeanFlow(_Tangent):
         with same_dropout(x):
             change = trajectory_derivative(student, x, sigma, sigma_to, end, draw.cond)
         answer = student.average(x, sigma, sigma_to, draw.cond)
-        step = expand((1 + sigma) / (1 + sigma_to), x)
-        return expand((1 + sigma) / sigma, x) * (answer - answer.detach() + step * change)
+        g = self.blend(answer.detach() - end, expand((1 + sigma) / (1 + sigma_to), x) * change, draw.progress)
+        return expand((1 + sigma) / sigma, x) * (answer - answer.detach() + g)
