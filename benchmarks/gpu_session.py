@@ -110,7 +110,7 @@ def families(plan: Plan) -> Iterator[list[Command]]:
 
 def turbulence(plan: Plan) -> Iterator[list[Command]]:
     copied(plan, "turbulence")
-    words = ["benchmarks/turbulence.py", "--seeds", "0,1,2", "--search", "2", "--samples", "12800"]
+    words = ["benchmarks/turbulence.py", "--seeds", "0,1,2", "--search", "3", "--samples", "12800"]
     words += ["--work", str(plan.args.work / "data"), "--out", str(plan.made / "turbulence")]
     words += ["--minutes", f"{plan.left / 60:.2f}"]
     if len(plan.gpus) < 2:

@@ -11,8 +11,9 @@ at most 1, average of the weights with a half-life of 5 % of the steps, no dropo
 fixed levels on ``--validation`` fields of other trajectories. ``--search N`` looks for a network's learning rate with
 the first seed, by one rule for all: that of RATES and its double, and on in factors of two while the loss falls; its
 half and on, where the double is no better; N rates at most. The other seeds take the best. A row is a JSON file in
-``--out`` and is not made again; none is begun that would not end within ``--minutes``. The simulated fields are kept in
-``--work``. Speed of the same networks: speed.py.
+``--out`` and is not made again, unless it was of other fields (another kind of device simulates others); none is begun
+that would not end within ``--minutes``. The simulated fields are kept in ``--work``. Speed of the same networks:
+speed.py.
 """
 
 import argparse
@@ -63,6 +64,11 @@ class Fields:
     def batch(self, chosen: Tensor) -> tuple[Tensor, Context]:
         return self.residual[chosen], Context(channels=self.condition[chosen])
 
+    @property
+    def name(self) -> str:
+        """What rows that may be compared have in common."""
+        return f"{crc32(self.residual.cpu().numpy()):08x}"
+
 
 def simulate(path: Path, device: torch.device, toy: bool) -> tuple[Fields, Fields]:
     """Fields to train and to validate on; made when they are missing. At toy size they are random fields of 64^2."""
@@ -111,24 +117,32 @@ def measure(name: str, rate: float, seed: int, fields: tuple[Fields, Fields], ar
     network = NETWORKS[name](channels, channels, grid)
     one = [torch.zeros(1, channels, *grid), torch.zeros(1), Context(channels=torch.zeros(1, channels, *grid))]
     result = {"parameters": parameters(network), "tflop_per_field": flops(network, *one) / 1e12}
-    result["fields"] = f"{crc32(training.residual.cpu().numpy()):08x}"  # which rows of a comparison have in common
+    result["fields"] = training.name
     network = network.to(device, memory_format=torch.channels_last if gpu else torch.preserve_format).train()
     if gpu:
         network.compile(dynamic=False)
     started = time.perf_counter()
-    average, seconds = train(Preconditioned(network), training, rate, seed, args.samples)
+    average, seconds, norms = train(Preconditioned(network), training, rate, seed, args.samples)
+    result["gradient_norm"] = {"median": float(norms.median()), "largest": float(norms.max())}  # before it is cut to 1
     result |= {"training_s": time.perf_counter() - started, "samples_per_s": seconds and BATCH / seconds}
     with average.swap(), torch.compiler.set_stance("force_eager"):
         levels = validate(average.module.eval(), validation, args.validation)
+    if not np.isfinite(levels).all():
+        raise ArithmeticError(f"losses {levels}: no row")
     return result | {"loss": float(np.mean(levels)), "losses": dict(zip(LEVELS.round(3).tolist(), levels, strict=True))}
 
 
-def train(denoiser: Preconditioned, fields: Fields, rate: float, seed: int, samples: int) -> tuple[EMA, float | None]:
-    """The averaged weights, and the median seconds of a step (of groups of ten, after the first two); None of fewer."""
+def train(
+    denoiser: Preconditioned, fields: Fields, rate: float, seed: int, samples: int
+) -> tuple[EMA, float | None, Tensor]:
+    """The averaged weights, the median seconds of a step, and the norm of each step's gradient.
+
+    Seconds are of groups of ten steps after the first two; None of fewer.
+    """
     device, parameters = fields.residual.device, list(denoiser.parameters())
     optimizer = torch.optim.Adam(parameters, lr=rate, betas=(0.9, 0.99), fused=device.type == "cuda")
     average, generator = EMA(denoiser, gamma_of_halflife(HALF_LIFE)), torch.Generator(device).manual_seed(seed)
-    steps, clock, levels = samples // BATCH, [], Drawn(samples, seed, device)
+    steps, clock, norms, levels = samples // BATCH, [], [], Drawn(samples, seed, device)
     for step, chosen in enumerate(order(len(fields.residual), samples, seed, device)):
         share = min(1.0, (step + 1) / WARMUP) * 0.5 * (1 + math.cos(math.pi * step / steps))
         optimizer.param_groups[0]["lr"] = rate * share
@@ -137,13 +151,13 @@ def train(denoiser: Preconditioned, fields: Fields, rate: float, seed: int, samp
             loss = denoising_loss(denoiser, target, cond, levels, generator).mean()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        norms.append(torch.nn.utils.clip_grad_norm_(parameters, 1.0))
         optimizer.step()
         average.update()
         if step % 10 == 9:
             float(loss.detach())  # waits for the device
             clock.append(time.perf_counter())
-    return average, float(np.median(np.diff(clock)[1:])) / 10 if len(clock) > 2 else None
+    return average, float(np.median(np.diff(clock)[1:])) / 10 if len(clock) > 2 else None, torch.stack(norms)
 
 
 @torch.no_grad()
@@ -230,8 +244,8 @@ class Rows:
         """The loss of a row; infinite where it fails or there is no time."""
         usual = rate == RATES.get(self.name, RATE)
         path = self.args.out / f"{self.name}{'' if usual else f'@{rate:g}'}-{self.args.samples}-{seed}.json"
-        if path.is_file():
-            return float(json.loads(path.read_text())["loss"])
+        if path.is_file() and (found := json.loads(path.read_text())).get("fields") == self.fields[0].name:
+            return float(found["loss"])
         started = time.monotonic()
         if started + self.latest > self.until:
             print(f"{path.stem}: left out, no time", flush=True)

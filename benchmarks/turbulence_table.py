@@ -29,7 +29,10 @@ def table(folder: Path) -> str:
 
 
 def differences(groups: dict[tuple, dict[int, dict]]) -> list[str]:
-    """Each network's loss less the peer's, of the same seeds, both at the rate with the most seeds, then the best."""
+    """Each network's loss less the peer's, of the same seeds and fields.
+
+    Both at the rate with the most seeds; of several, at the best.
+    """
     chosen: dict[tuple, dict[int, dict]] = {}
     for (samples, name, _), found in groups.items():
         other = chosen.get((samples, name), {})
@@ -38,7 +41,8 @@ def differences(groups: dict[tuple, dict[int, dict]]) -> list[str]:
     lines = []
     for (samples, name), found in sorted(chosen.items()):
         peer = chosen.get((samples, PEER), {})
-        if name != PEER and (seeds := sorted({*found} & {*peer})):
+        seeds = sorted(s for s in {*found} & {*peer} if found[s].get("fields") == peer[s].get("fields"))
+        if name != PEER and seeds:
             apart = [found[seed]["loss"] - peer[seed]["loss"] for seed in seeds]
             share = 100 * sum(apart) / sum(peer[seed]["loss"] for seed in seeds)
             lines.append(

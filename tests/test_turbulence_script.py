@@ -5,9 +5,11 @@ import json
 import math
 import subprocess
 import sys
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
+import torch
 
 ROOT = Path(__file__).parents[1]
 
@@ -53,6 +55,8 @@ def test_training_lowers_the_loss_and_rows_are_kept(tmp_path):
     assert rows["unet-toy-1600-0"]["loss"] < 0.95 * rows["unet-toy-32-0"]["loss"]
     assert rows["unet-toy-32-0"]["samples_per_s"] is None  # of one step nothing can be said
     assert rows["unet-toy-1600-0"]["samples_per_s"] > 0
+    norm = rows["unet-toy-1600-0"]["gradient_norm"]
+    assert 0 < norm["median"] < norm["largest"] < math.inf
     assert len(script(tmp_path, "--table")) == 2 + 3
 
 
@@ -63,21 +67,46 @@ def strict(text):
 
 def test_a_search_goes_downhill_and_other_seeds_take_the_best_rate(tmp_path, script_module):
     """The loss is (log2(rate) - best)^2: the rule finds the best rate on either side of the first."""
-    for best, most, tried in ((2, 9, {0, 1, 2, 3}), (-2, 9, {0, 1, -1, -2, -3}), (0, 9, {0, 1, -1}), (5, 3, {0, 1, 2})):
+    cases = (
+        (2, 9, {0, 1, 2, 3}),
+        (-2, 9, {0, 1, -1, -2, -3}),
+        (0, 9, {0, 1, -1}),
+        (5, 3, {0, 1, 2}),
+        (-9, 3, {0, 1, -1}),
+    )
+    for best, most, tried in cases:
         rows = pretended(script_module, best)
         found = rows.search(0, most)
         assert {round(math.log2(rate / rows.rate)) for rate in rows.seen} == tried
         assert found == min(rows.seen, key=rows.loss)
 
 
-def test_differences_are_paired_by_seed(tmp_path, script_module):
+def test_a_row_of_other_fields_is_made_again(tmp_path, script_module, monkeypatch):
+    """Flows simulated on another kind of device are others: losses on them cannot be compared."""
+    made = []
+
+    def measure(name, rate, seed, fields, args):
+        made.append(seed)
+        return {"loss": len(made), "fields": fields[0].name}
+
+    def loss(fields):
+        both = (script_module.Fields(fields, fields),) * 2
+        return script_module.Rows("unet-toy", 1e-3, both, Namespace(out=tmp_path, samples=8), math.inf)(1e-3, 0)
+
+    monkeypatch.setattr(script_module, "measure", measure)
+    some, others = torch.zeros(1, 1, 2, 2), torch.ones(1, 1, 2, 2)
+    assert [loss(some), loss(some), loss(others), loss(others)] == [1, 1, 2, 2]
+
+
+def test_differences_are_paired_by_seed_and_fields(tmp_path, script_module):
     peer, rows = script_module.PEER, []
-    losses = {("ours", 1e-3): (0.9, 1.0, 1.2), (peer, 5e-4): (1.0, 1.2, 1.1), (peer, 1e-3): (0.5,)}
+    losses = {("ours", 1e-3): (0.9, 1.0, 1.2, 9.0), (peer, 5e-4): (1.0, 1.2, 1.1, 1.0), (peer, 1e-3): (0.5,)}
     for (name, rate), values in losses.items():
         for seed, loss in enumerate(values):
             rows.append({"network": name, "rate": rate, "seed": seed, "loss": loss, "samples": 8, "samples_per_s": 1.0})
+            rows[-1]["fields"] = "others" if seed == 3 and name == peer else "some"
     for place, row in enumerate(rows):
         (tmp_path / f"{place}.json").write_text(json.dumps(row | {"parameters": 1e6, "tflop_per_field": 1.0}))
     *_, last = script_module.table(tmp_path).splitlines()
-    # -0.1, -0.2, 0.1: the single seed at another rate is not taken for the peer
+    # -0.1, -0.2, 0.1: the single seed at another rate is not taken for the peer, and seed 3 had other fields
     assert last == f"ours less {peer}, 8 samples, seeds 0, 1, 2: -0.0667 (0.1528), -6.1 %; 2 of 3 no worse"
