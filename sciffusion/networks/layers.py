@@ -25,6 +25,7 @@ __all__ = [
     "Linear",
     "bake",
     "fp8_layers",
+    "lengthen",
     "normalise",
     "pixel_norm",
     "sum_weights",
@@ -39,8 +40,7 @@ _CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 def normalise(weight: Tensor, eps: float = 1e-6) -> Tensor:
     """Scale each output row of ``weight`` (out, ...) to unit norm (EDM2 eq. 66, up to the factor sqrt(fan-in)).
 
-    Rows of unit norm keep a row's entries near 1/sqrt(fan-in), as ordinary initialisation does, so both styles train
-    with the same learning rate.
+    The norm of a stored row does not act on the answer, but on how fast it is trained: see `lengthen`.
     """
     norm = _norm(weight, list(range(1, weight.ndim)))
     unit: Tensor = weight / (norm + eps).to(weight.dtype)
@@ -190,6 +190,21 @@ class Fourier(nn.Module):
         """(batch,) to (batch, features), in float32."""
         angle = c.float()[:, None] * self.frequency + self.phase
         return math.sqrt(2) * torch.cos(2 * math.pi * angle)
+
+
+@torch.no_grad()
+def lengthen(module: nn.Module, most: float) -> None:
+    """Give the rows of the normalised layers of ``module`` the norm max(1, n / most), n their number of inputs.
+
+    Adam at rate r changes every entry of a row w by about r, so one step changes the answer w x / |w| of inputs of unit
+    root mean square by up to r n / |w|, where they are aligned with the step. For rows of unit norm this grows with the
+    width; now it is at most r ``most``. That the rate must fall as 1 / n is what Yang et al. 2022 (arXiv:2203.03466)
+    derive for hidden layers; here it is done in the parameters, so that one rate fits all widths. Nothing changes for
+    an answer, nor for layers of up to ``most`` inputs.
+    """
+    for layer in module.modules():
+        if isinstance(layer, _Weighted) and layer.normalised:
+            layer.weight.copy_(normalise(layer.weight) * max(1.0, math.prod(layer.weight.shape[1:]) / most))
 
 
 def upsample(x: Tensor, size: Sequence[int], boundary: Sequence[Boundary]) -> Tensor:

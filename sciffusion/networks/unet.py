@@ -19,11 +19,16 @@ from sciffusion.errors import SciffusionError
 from sciffusion.networks.blocks import ClassicBlock, Embedding, PreservingBlock, Stack
 from sciffusion.networks.bounded import Bounded
 from sciffusion.networks.inputs import gather
-from sciffusion.networks.layers import Conv, Fourier, bake, upsample
+from sciffusion.networks.layers import Conv, Fourier, bake, lengthen, upsample
 from sciffusion.networks.patches import fold, unfold
 from sciffusion.stage_settings import UNetSettings
 
 __all__ = ["UNet"]
+
+# Inputs of a row up to which it is turned at the full learning rate (see `lengthen`): 3 x 3 cells of 128 channels. A
+# third of it where no norm bounds what layers amplify one after the other: there wide networks diverged
+# (benchmarks/notes.md).
+INPUTS, INPUTS_WITHOUT_NORM = 1152, 384
 
 
 class UNet(Bounded):
@@ -94,6 +99,9 @@ class UNet(Bounded):
         self.merge = nn.ModuleList(conv(2 * width, width, kernel=1) for width in widths[:-1])
         self.decoder = nn.ModuleList(stack(level, norm=False) for level in range(len(widths) - 1))
         self.head = Conv(widths[0], out_channels * cells, rank, normalised=False, zero=True)
+        lengthen(self, INPUTS)
+        for part in (self.up, self.merge, self.decoder):
+            lengthen(part, INPUTS_WITHOUT_NORM)
 
     def forward(self, x: Tensor, c_noise: Tensor, cond: Context | None = None) -> Tensor:
         """Answer (batch, out_channels, *grid) to x (batch, in_channels, *grid) at noise label c_noise (batch,).
