@@ -94,7 +94,7 @@ def test_the_page_says_what_reaches_its_aims_and_what_is_missing(tmp_path):
     results = tmp_path / "results"
     (results / "failed").mkdir(parents=True)
     made = [row("edm", crps_ratio=1.004), row("edm", seed=1, crps_ratio=1.006), row("dit", crps_ratio=1.03)]
-    made += [row("ect", crps_ratio=1.03, spread_skill=0.9), row("latent", crps_ratio=1.2)]
+    made += [row("ect", crps_ratio=1.03, spread_skill=0.9, training_minutes=0.51), row("latent", crps_ratio=1.2)]
     fields = xr.Dataset({"truth": (("y", "x"), np.eye(16)), "member": (("member", "y", "x"), np.ones((2, 16, 16)))})
     for entry in made:
         name = f"grf-{entry['recipe']}-{entry['seed']}"
@@ -118,6 +118,7 @@ def test_the_page_says_what_reaches_its_aims_and_what_is_missing(tmp_path):
     assert "- `latent` misses: CRPS within 10 %." in page
     text = " ".join(page.split())
     assert "`flow`: failed on 2026-11-25 (the time was over)" in text
+    assert "comes before its own; `ect` of this page had a quarter of the time." in text
     assert "`forecast`: needs the state before" in text
     assert "`corrdiff`" in text.split("Missing: ")[1].split(": not run yet")[0]
     for picture in ("families-grf.png", "families-grf-spectra.png"):

@@ -127,6 +127,16 @@ def test_students_of_their_own_answers_learn_at_a_lower_rate(teacher, tmp_path, 
     assert made.train.learning_rate == pytest.approx(share * teacher.experiment.train.learning_rate)
 
 
+@pytest.mark.parametrize("method", ["sct", "scd", "meanflow"])
+def test_a_derivative_counts_in_full_where_the_rate_has_fallen(teacher, tmp_path, method):
+    """Before, what it amplifies made networks of some millions of parameters forget their teacher."""
+    experiment, trained, student = student_of(teacher, method, tmp_path)
+    objective = mapping._OBJECTIVES[method](FlowMapModule(student, experiment.train, trained))
+    instant, whole = torch.zeros(3), torch.ones(3)
+    shares = [float(objective.blend(instant, whole, progress).mean()) for progress in (0.0, 0.5, 1.0)]
+    assert shares == pytest.approx([0.0, 0.5, 1.0])
+
+
 def test_a_mean_flow_that_begins_as_a_denoiser_is_not_trained_as_one(teacher, tmp_path):
     experiment, trained, student = student_of(teacher, "meanflow", tmp_path)
     diagonals = []
