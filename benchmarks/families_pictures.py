@@ -7,6 +7,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
+from families_experiment import Row
 from families_table import EMPTY, Entry
 from matplotlib.axes import Axes
 from matplotlib.colors import Normalize, PowerNorm
@@ -20,16 +21,15 @@ LINES = ("-", "--", "-.")
 
 def draw_fields(groups: dict[str, list[Entry]], results: Path, path: Path) -> None:
     """Coarse input and truth of one case, then two members by each recipe."""
-    files = {name: results / f"{problem_row(entries[0])}.nc" for name, entries in groups.items()}
-    files = {name: file for name, file in files.items() if file.is_file()}
+    files = {name: file for name, entries in groups.items() if (file := fields_of(entries[0], results)).is_file()}
     with xr.open_dataset(next(iter(files.values()))) as one:
-        shown = [("coarse input", one["coarse"].load() if "coarse" in one else None), ("truth", one["truth"].load())]
-    scale, colours = colouring(shown[1][1])
-    rows: list[Sequence[tuple[str, xr.DataArray | None]]] = [shown]
+        coarse, truth = one["coarse"].load() if "coarse" in one else None, one["truth"].load()
+    scale, colours = colouring(truth)
+    rows: list[Sequence[tuple[str, xr.DataArray | None]]] = [[("coarse input", coarse), ("truth", truth)]]
     for names in pairs(list(files)):
         rows.append(list(chain.from_iterable(members(name, files[name]) for name in names)))
     figure, axes = plt.subplots(
-        len(rows), 2 * ACROSS, figsize=(8, height(shown[1][1]) * len(rows)), layout="constrained", squeeze=False
+        len(rows), 2 * ACROSS, figsize=(8, height(truth) * len(rows)), layout="constrained", squeeze=False
     )
     for axis in axes.flat:
         axis.set_axis_off()
@@ -40,8 +40,9 @@ def draw_fields(groups: dict[str, list[Entry]], results: Path, path: Path) -> No
     plt.close(figure)
 
 
-def problem_row(entry: Entry) -> str:
-    return f"{entry['problem']}-{entry['recipe']}-{entry['seed']}"
+def fields_of(entry: Entry, results: Path) -> Path:
+    """Where a row has left its fields."""
+    return results / f"{Row(entry['problem'], entry['recipe'], entry['seed']).name}.nc"
 
 
 def pairs(names: Sequence[str]) -> Iterable[Sequence[str]]:

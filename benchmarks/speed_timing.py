@@ -30,7 +30,8 @@ def ratio(part: Callable[[], object], whole: Callable[[], object], count: int, d
 
     Turn by turn, as the clock of a device that works hard sinks by some per cent within seconds.
     """
-    _timed(part, device, count), _timed(whole, device, 1)
+    for call in (part, whole):  # warm up
+        call()
     once = _timed(whole, device, 1)
     inner = max(1, int(0.05 / once)) if device.type == "cuda" else 1
     rounds = max(1 if once > 1 else 3, min(25, int(2 / (once * inner))))

@@ -25,6 +25,7 @@ import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from zlib import crc32
 
@@ -64,7 +65,7 @@ class Fields:
     def batch(self, chosen: Tensor) -> tuple[Tensor, Context]:
         return self.residual[chosen], Context(channels=self.condition[chosen])
 
-    @property
+    @cached_property
     def name(self) -> str:
         """What rows that may be compared have in common."""
         return f"{crc32(self.residual.cpu().numpy()):08x}"
