@@ -66,14 +66,22 @@ class DrawSpace:
         """Whether windows are smaller than the grid."""
         return self.size != self.shape
 
+    @property
+    def fixed(self) -> bool:
+        """Whether a sample is its whole case as it is, so that there is nothing but the case to be drawn."""
+        return not (self.cropped or any(self.rolls) or any(self.mirrors))
+
     def draw(self, seed: int, index: int) -> Draw:
         """Sample number ``index`` of the run; every case comes once before any comes again."""
         epoch, place = divmod(index, self.cases)
+        case = int(_order(seed, epoch, self.cases)[place])
+        if self.fixed:
+            return self.plain(case)
         rng = np.random.default_rng([seed, _PLACE, index])
         starts = [n if wraps and n > size else n - size + 1
                   for n, size, wraps in zip(self.shape, self.size, self.periodic, strict=True)]  # fmt: skip
         return Draw(
-            case=int(_order(seed, epoch, self.cases)[place]),
+            case=case,
             corner=tuple(int(rng.integers(count)) for count in starts),
             roll=tuple(int(rng.integers(n)) * rolls for n, rolls in zip(self.shape, self.rolls, strict=True)),
             mirror=tuple(bool(rng.integers(2)) and mirrors for mirrors in self.mirrors),

@@ -1,6 +1,6 @@
 """Training a denoiser stage: the denoising loss, and its value at fixed noise levels on the validation cases."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ class DenoiserModule(StageModule):
     """A denoiser stage in training."""
 
     stage: DenoiserStage
+    once: ClassVar[bool] = True
 
     def loss(self, batch: dict[str, Any]) -> Tensor:
         """Denoising loss with the settings' levels and weight."""

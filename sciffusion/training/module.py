@@ -23,15 +23,20 @@ from sciffusion.stages.networked import NetworkStage
 
 __all__ = ["StageModule", "seed_step"]
 
+RECORDED = 2**20  # cells of a batch up to which a GPU computes a step faster than the host launches its kernels
+
 
 class StageModule(pl.LightningModule):
     """A stage in training, and its exponential moving average, which is what is validated and kept.
 
     Subclasses give `loss` and `validation_losses`. Earlier stages of the chain are used as they are. ``steady`` says
-    that every step calls the networks with as many samples: others would be compiled anew at each size.
+    that every step calls the networks with as many samples: others would be compiled anew at each size. ``once`` says
+    that a step calls each network once, so that what is compiled may be replayed as a CUDA graph: its answer stands
+    until the next call.
     """
 
     steady: ClassVar[bool] = True
+    once: ClassVar[bool] = False
 
     def __init__(self, stage: NetworkStage, settings: config.TrainSettings) -> None:
         super().__init__()
@@ -54,6 +59,11 @@ class StageModule(pl.LightningModule):
         raise NotImplementedError
 
     # --- steps
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Drop the gradients before the forward pass, not after it: they need memory, and a graph writes anew there."""
+        for optimizer in self.trainer.optimizers:
+            optimizer.zero_grad()
 
     def training_step(self, batch: dict[str, Any], index: int) -> Tensor:
         """The loss of one batch."""
@@ -117,9 +127,16 @@ class StageModule(pl.LightningModule):
             stage.to(self.device).eval().requires_grad_(False)
         if self.settings.compile and self.steady:
             for network in self.stage.networks():
-                network.compile(dynamic=False)  # in place: parameters keep their names
+                network.compile(dynamic=False, mode=self._mode())  # in place: parameters keep their names
         self.train()
         self._set_boundary(self.trainer.datamodule.training)  # type: ignore[attr-defined]
+
+    def _mode(self) -> str | None:
+        """Torch's name for CUDA graphs, where one GPU waits for the host without them."""
+        space = self.trainer.datamodule.training.space  # type: ignore[attr-defined]
+        small = self.settings.batch_size * math.prod(space.size) <= RECORDED
+        alone = self.device.type == "cuda" and self.trainer.world_size == 1
+        return "reduce-overhead" if self.once and small and alone else None
 
     def _set_boundary(self, cases: TrainingCases) -> None:
         """Windows that are smaller than the grid end in mirrors, wherever the grid's own boundary is."""

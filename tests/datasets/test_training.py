@@ -1,5 +1,6 @@
 """Training samples: windows of the whole, symmetric, cached or not, and the same after a restart."""
 
+from dataclasses import replace
 from itertools import chain
 
 import numpy as np
@@ -191,6 +192,15 @@ def test_every_case_comes_once_before_any_comes_again():
     for epoch in range(20):
         assert sorted(draw.case for draw in draws[5 * epoch : 5 * epoch + 5]) == list(range(5))
     assert len({tuple(draw.case for draw in draws[5 * epoch : 5 * epoch + 5]) for epoch in range(20)}) > 10
+
+
+def test_where_only_the_case_is_drawn_it_is_the_same_case():
+    whole = DrawSpace(5, (6, 8), (6, 8), (True, False), (False, False), (False, False))
+    rolled = replace(whole, rolls=(True, False))
+    assert whole.fixed
+    assert not rolled.fixed
+    draws = [(whole.draw(3, index), rolled.draw(3, index)) for index in range(20)]
+    assert [plain for plain, _ in draws] == [replace(other, roll=(0, 0)) for _, other in draws]
 
 
 def test_windows_and_symmetries_cover_what_they_may():

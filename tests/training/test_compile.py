@@ -1,19 +1,25 @@
 """Compiled training takes the steps of eager training."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
 
 import sciffusion as sf
+from sciffusion import config
+from sciffusion.datasets.draws import DrawSpace
 from sciffusion.diffusion.distillation import ContinuousConsistency, MeanFlow
 from sciffusion.diffusion.flowmap import FlowMap
 from sciffusion.diffusion.sigmas import NoiseRange
+from sciffusion.training.module import StageModule
 from sciffusion.training.teacher import distilled
 from tests.tiny import tiny_data, tiny_experiment
 
 
-def trained(folder, data, compile):
-    experiment = tiny_experiment(data, folder, steps=3, validate_every=3, compile=compile, validation_members=0)
+def trained(folder, data, compile, **train):
+    options = {"steps": 3, "validate_every": 3, "validation_members": 0} | train
+    experiment = tiny_experiment(data, folder, compile=compile, **options)
     experiment["stages"][0]["network"] |= {"dropout": 0.0, "multipliers": [1]}  # dropout draws otherwise when compiled
     return sf.train(experiment, progress=False).stage.network
 
@@ -30,6 +36,37 @@ def test_compiled_training_takes_the_same_steps(tmp_path):
     apart = torch.cat([(compiled[name] - eager[name]).flatten() for name in eager])
     # three steps of Adam move a weight by 2e-3 or so; where a gradient is nearly 0, rounding chooses the direction
     assert float(apart.square().mean().sqrt()) < 3e-4
+
+
+@pytest.mark.gpu
+def test_recorded_training_takes_the_same_steps(tmp_path, monkeypatch):
+    """As above, in float32; the first step is as it is, the second is recorded, the others are replayed."""
+    replays, replay = [], torch.cuda.CUDAGraph.replay
+    monkeypatch.setattr(torch.cuda.CUDAGraph, "replay", lambda graph: (replays.append(graph), replay(graph)))
+    data, how = tiny_data(tmp_path / "data.nc"), {"accelerator": "cuda", "precision": "32-true", "steps": 6}
+    eager = trained(tmp_path / "eager", data, False, **how).state_dict()
+    compiled = trained(tmp_path / "compiled", data, True, **how).state_dict()
+    assert len(replays) >= 2 * 4  # forwards and backwards
+    apart = torch.cat([(compiled[name] - eager[name]).flatten() for name in eager])
+    assert float(apart.square().mean().sqrt()) < 6e-4
+
+
+@pytest.mark.parametrize(
+    ("device", "world", "batch", "once", "mode"),
+    [
+        ("cuda", 1, 256, True, "reduce-overhead"),
+        ("cuda", 1, 257, True, None),  # the GPU has enough to do
+        ("cuda", 1, 256, False, None),
+        ("cuda", 2, 256, True, None),
+        ("cpu", 1, 256, True, None),
+    ],
+)
+def test_small_steps_of_one_gpu_are_replayed_as_graphs(device, world, batch, once, mode):
+    space = DrawSpace(5, (64, 128), (64, 64), (True, True), (False, False), (False, False))
+    trainer = SimpleNamespace(world_size=world, datamodule=SimpleNamespace(training=SimpleNamespace(space=space)))
+    settings = config.TrainSettings(batch_size=batch)
+    module = SimpleNamespace(once=once, device=torch.device(device), trainer=trainer, settings=settings)
+    assert StageModule._mode(module) == mode
 
 
 class Damped(FlowMap):
@@ -64,7 +101,7 @@ def test_a_derivative_leaves_a_compiled_network_compiled(objective):
 def test_the_teacher_of_a_compiled_student_is_compiled_too(tmp_path, monkeypatch):
     trained(tmp_path / "teacher", tiny_data(tmp_path / "data.nc"), False)
     compiled = []
-    monkeypatch.setattr(nn.Module, "compile", lambda network, dynamic: compiled.append(network))
+    monkeypatch.setattr(nn.Module, "compile", lambda network, **_: compiled.append(network))
     settings = distilled(tmp_path / "teacher", "progressive", 1, str(tmp_path / "student"))
     settings = settings.model_copy(update={"train": settings.train.model_copy(update={"compile": True})})
     sf.train(settings, progress=False)
