@@ -32,7 +32,7 @@ from itertools import product
 from pathlib import Path
 
 from families_crew import Crew, note_failure, places
-from families_experiment import DISTILLED, Row
+from families_experiment import Row
 from families_page import write_page
 from families_problems import GCM, OTHERS
 from families_row import measure
@@ -77,7 +77,7 @@ def wanted(args: argparse.Namespace) -> Iterator[Row]:
     else:
         names = list(recipes.names()) if args.recipes == "all" else args.recipes.split(",")
         rows = [Row(args.problem, name, int(seed)) for name, seed in product(names, args.seeds.split(","))]
-    for row in sorted(rows, key=lambda row: row.recipe in DISTILLED):
+    for row in sorted(rows, key=lambda row: row.teacher in rows):
         if row.problem not in KNOWN or row.recipe not in recipes.names():
             raise SystemExit(f"{row.name}: no such problem or recipe")
         if not (args.out / f"{row.name}.json").is_file():
