@@ -241,7 +241,9 @@ class TrainSettings(Settings):
     precision: Literal["auto", "32-true", "bf16-mixed"] = Field(
         default="auto", description="of the network in training; auto: bf16-mixed on GPUs that have units for it"
     )
-    compile: bool = Field(default=False, description="torch.compile the network (not a regression's)")
+    compile: bool = Field(
+        default=False, description="torch.compile the network (not a regression's) and its derivative"
+    )
     cache: Literal["auto", "memory", "none"] = Field(
         default="auto", description="keep prepared samples in memory; auto: when they fit"
     )

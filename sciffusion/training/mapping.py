@@ -15,12 +15,14 @@ from sciffusion.diffusion.distillation import (
     Objective,
     OneStepCRPS,
     ProgressiveDistillation,
+    trajectory_derivative,
 )
 from sciffusion.diffusion.flowmap import FlowMap, HeunMap
 from sciffusion.diffusion.noises import heavy_tails
 from sciffusion.diffusion.objectives import almost_fair_crps
 from sciffusion.diffusion.sigmas import NoiseRange, karras
 from sciffusion.errors import SciffusionError
+from sciffusion.execution.derivative import CompiledDerivative
 from sciffusion.stages.denoiser import DenoiserStage
 from sciffusion.stages.flowmap import FlowMapStage
 from sciffusion.training.module import StageModule
@@ -55,6 +57,7 @@ class FlowMapModule(StageModule):
                 "use `sciffusion distill RUN`, or set teacher: to a run folder",
             )
         self._teacher = [teacher]  # in a list: its weights are not the student's
+        self.derivative: Callable[..., Tensor] = CompiledDerivative() if settings.compile else trajectory_derivative
         self._round = 0
         self._master: FlowMap | None = None
 
@@ -146,18 +149,18 @@ def _progressive(module: FlowMapModule) -> Objective:
     return ProgressiveDistillation(teacher=master, sigmas=grid)
 
 
-def _distilled(module: FlowMapModule) -> Objective:
-    teacher = module.teacher
-    assert teacher is not None
-    return ContinuousConsistency(noise=_levels(module, -1.0, 1.4), teacher=teacher.denoiser, warmup=WARMUP)
+def _continuous(module: FlowMapModule, teacher: DenoiserStage | None) -> Objective:
+    noise, known = _levels(module, -1.0, 1.4), None if teacher is None else teacher.denoiser
+    return ContinuousConsistency(noise=noise, teacher=known, warmup=WARMUP, derivative=module.derivative)
 
 
 def _mean_flow(module: FlowMapModule) -> Objective:
     """With a teacher the student begins as a denoiser, and needs no samples that train it as one."""
     teacher, noise = module.teacher, _levels(module, -0.4, 1.0)
     if teacher is None:
-        return MeanFlow(noise=noise)
-    return MeanFlow(noise=noise, teacher=teacher.denoiser, diagonal=0.0, warmup=WARMUP)
+        return MeanFlow(noise=noise, derivative=module.derivative)
+    found = teacher.denoiser
+    return MeanFlow(noise=noise, teacher=found, diagonal=0.0, warmup=WARMUP, derivative=module.derivative)
 
 
 _OBJECTIVES: dict[str, Callable[[FlowMapModule], Objective]] = {
@@ -166,7 +169,7 @@ _OBJECTIVES: dict[str, Callable[[FlowMapModule], Objective]] = {
     ),
     "progressive": _progressive,
     "ect": lambda module: EasyConsistency(noise=_levels(module, -1.1, 2.0)),
-    "sct": lambda module: ContinuousConsistency(noise=_levels(module, -1.0, 1.4), warmup=WARMUP),
-    "scd": _distilled,
+    "sct": lambda module: _continuous(module, None),
+    "scd": lambda module: _continuous(module, module.teacher),
     "meanflow": _mean_flow,
 }

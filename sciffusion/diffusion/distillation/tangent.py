@@ -12,6 +12,7 @@ straight path t = sigma / (1 + sigma), has w = 1 / t, k = (1 + sigma) / (1 + s),
 docs/theory.md derives both.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -28,26 +29,26 @@ from sciffusion.diffusion.sigmas import Levels
 __all__ = ["ContinuousConsistency", "MeanFlow", "trajectory_derivative"]
 
 
+@torch.compiler.set_stance("force_eager")  # type: ignore[untyped-decorator]  # else torch never compiles the map again
 def trajectory_derivative(
     flow_map: FlowMap, x: Tensor, sigma: Tensor, sigma_to: Tensor, end: Tensor, cond: Context | None = None
 ) -> Tensor:
     """The left-hand side of (1), in the shape of x, detached. Attention takes its plain, differentiable form."""
-    # eagerly, for torch would never again run compiled what was asked for a derivative in that form
-    answer = partial(flow_map, sigma_to=sigma_to, cond=cond)
-    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), torch.compiler.set_stance("force_eager"):
-        derivative: Tensor = torch.func.jvp(answer, (x, sigma), (x - end, sigma))[1]
-    return derivative.detach()
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
+        rate: Tensor = torch.func.jvp(partial(flow_map, sigma_to=sigma_to, cond=cond), (x, sigma), (x - end, sigma))[1]
+    return rate.detach()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Tangent(Objective):
-    """Distils a ``teacher``; None trains on the data. ``warmup``: share of the training over which the derivative is
-    brought in (Lu & Song 2024, section 4.2); till then ``end`` is a target too, which damps what it amplifies.
+    """Distils a ``teacher``; None trains on the data. ``warmup``: share of the training over which the ``derivative``
+    is brought in (Lu & Song 2024, section 4.2); till then ``end`` is a target too, which damps what it amplifies.
     """
 
     noise: Levels
     teacher: Denoiser | None = None
     warmup: float = 0.0
+    derivative: Callable[..., Tensor] = trajectory_derivative
 
     @torch.no_grad()
     def end(self, draw: Draw, x: Tensor) -> Tensor:
@@ -85,10 +86,9 @@ class ContinuousConsistency(_Tangent):
         sine, cosine = expand(sigma / spread, x), expand(self.sigma_data / spread, x)
         end = self.end(draw, x)
         with same_dropout(x):
-            whole = trajectory_derivative(student, x, sigma, zero, end, draw.cond)
+            whole = self.derivative(student, x, sigma, zero, end, draw.cond)
         answer = student.average(x, sigma, zero, draw.cond)
-        first = cosine**2 * (answer.detach() - end)
-        g = self.blend(first, whole, draw.progress) / (sine * self.sigma_data)
+        g = self.blend(cosine**2 * (answer.detach() - end), whole, draw.progress) / (sine * self.sigma_data)
         if self.offset is not None:
             g = g / (expand(g.flatten(1).square().mean(1).sqrt(), g) + self.offset)
         return (answer - answer.detach()) / (sine * self.sigma_data) + g
@@ -123,7 +123,7 @@ class MeanFlow(_Tangent):
         x = draw.at(sigma)
         end = self.end(draw, x)
         with same_dropout(x):
-            change = trajectory_derivative(student, x, sigma, sigma_to, end, draw.cond)
+            change = self.derivative(student, x, sigma, sigma_to, end, draw.cond)
         answer = student.average(x, sigma, sigma_to, draw.cond)
         g = self.blend(answer.detach() - end, expand((1 + sigma) / (1 + sigma_to), x) * change, draw.progress)
         return expand((1 + sigma) / sigma, x) * (answer - answer.detach() + g)
