@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import xarray as xr
-from families_row import commit, train
+from families_row import commit
 
 import sciffusion as sf
 from sciffusion import config
@@ -81,7 +81,7 @@ def trained(name: str, settings: config.Experiment, args: argparse.Namespace) ->
     changed["train"] |= {"seed": args.seed, "compile": gpu, "accelerator": "cuda" if gpu else "cpu", "workers": 0}
     if args.toy:
         changed["train"] |= {"steps": 2, "warmup": 1, "batch_size": 2}
-    return train(config.load_experiment(changed), [])
+    return sf.train(config.load_experiment(changed), progress=False)
 
 
 class Judge:

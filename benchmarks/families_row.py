@@ -14,14 +14,12 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-import pytorch_lightning as pl
 import torch
 import xarray as xr
 from families_experiment import Row, experiment, kept_file, run_folder
 from families_problems import prepared
 from families_scores import coarse_of, exact_crps, rain, scores, show, yardstick
 from families_turn import Finite, Turn, Warm
-from torch._dynamo.exc import TorchDynamoException
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 import sciffusion as sf
@@ -65,7 +63,7 @@ def measure(row: Row, args: argparse.Namespace) -> dict[str, Any]:
     settings = experiment(row, path, args, device)
     turn = Turn(args.work / f"turn-{os.environ.get('CUDA_VISIBLE_DEVICES', 'all')}.lock", run_folder(args, row))
     print(f"{row.name}: training", flush=True)
-    emulator = train(settings, [Warm(), turn, Finite()])
+    emulator = sf.train(settings, progress=False, callbacks=[Warm(), turn, Finite()])
     print(f"{row.name}: trained for {turn.seconds:.0f} s, {emulator.card['stage_steps']} steps", flush=True)
     make_room()
     with turn.first():
@@ -131,16 +129,6 @@ def provenance(emulator: Emulator, args: argparse.Namespace, device: torch.devic
         "date": datetime.now(UTC).date().isoformat(),
         "overrides": args.set,
     }
-
-
-def train(settings: config.Experiment, callbacks: list[pl.Callback]) -> Emulator:
-    """Compiled if asked for; eagerly where the compiler fails."""
-    try:
-        return sf.train(settings, progress=False, callbacks=callbacks)
-    except TorchDynamoException as error:
-        print(f"not compiled: {str(error).splitlines()[:1]}", flush=True)
-        plain = settings.model_copy(update={"train": settings.train.model_copy(update={"compile": False})})
-        return sf.train(plain, progress=False, callbacks=callbacks, overwrite=True)
 
 
 def keep(emulator: Emulator, path: Path) -> None:

@@ -241,8 +241,10 @@ class TrainSettings(Settings):
     precision: Literal["auto", "32-true", "bf16-mixed"] = Field(
         default="auto", description="of the network in training; auto: bf16-mixed on GPUs that have units for it"
     )
-    compile: bool = Field(
-        default=False, description="torch.compile the network (not a regression's) and its derivative"
+    compile: bool | Literal["auto"] = Field(
+        default="auto",
+        description="torch.compile the network (not a regression's) and its derivative; auto: on GPUs, if there are"
+        " 2000 steps or more and 5 minutes at least, where they are limited",
     )
     cache: Literal["auto", "memory", "none"] = Field(
         default="auto", description="keep prepared samples in memory; auto: when they fit"

@@ -19,7 +19,7 @@ from sciffusion.execution.graphs import Captured
 from sciffusion.execution.precision import Precision, autocast, resolve_precision, runs_in_fp8, tf32
 from sciffusion.networks.layers import bake
 
-__all__ = ["Accelerated", "Execution", "accelerate"]
+__all__ = ["Accelerated", "Execution", "accelerate", "keep_compiled", "reason"]
 
 log = logging.getLogger("sciffusion")
 
@@ -96,9 +96,20 @@ class Accelerated(nn.Module):
 
 
 def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """torch.compile with a cache on disk that outlives the process."""
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder("inductor")))
+    keep_compiled()
     return torch.compile(function, dynamic=False)
+
+
+def keep_compiled() -> None:
+    """From now on torch keeps compiled code in a cache on disk that outlives the process."""
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder("inductor")))
+
+
+def reason(error: Exception) -> str:
+    """Why a compiler failed: the kind of error and its first line, with the next one where that ends in a colon."""
+    first, *rest = str(error).splitlines() or [""]
+    line = f"{first} {rest[0].strip()}" if first.endswith(":") and rest else first
+    return f"{type(error).__name__}: {line[:200]}"
 
 
 class _Guarded:
@@ -115,6 +126,5 @@ class _Guarded:
                 raise
             except Exception as error:
                 self.broken = True
-                reason = (str(error).splitlines() or [""])[0][:200]
-                log.warning("not compiled (%s: %s): the network runs eagerly", type(error).__name__, reason)
+                log.warning("not compiled (%s): the network runs eagerly", reason(error))
         return self.plain(*args)

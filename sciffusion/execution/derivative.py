@@ -10,6 +10,7 @@ from torch import Tensor
 from sciffusion.context import Context
 from sciffusion.diffusion.distillation import trajectory_derivative
 from sciffusion.diffusion.flowmap import FlowMap
+from sciffusion.execution.accelerate import reason
 
 __all__ = ["CompiledDerivative"]
 
@@ -35,7 +36,6 @@ class CompiledDerivative:
                 return self._compiled(flow_map, x, sigma, sigma_to, end, cond)
             except RuntimeError as error:  # torch's own of compilation among them
                 self._compiled = None
-                reason = str(error).strip().partition("\n")[0]
-                log.warning("the derivative along trajectories is not compiled, which takes longer: %s", reason)
+                log.warning("the derivative along trajectories is not compiled (%s)", reason(error))
         eager: Tensor = trajectory_derivative(flow_map, x, sigma, sigma_to, end, cond)
         return eager

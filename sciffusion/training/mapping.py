@@ -25,6 +25,7 @@ from sciffusion.errors import SciffusionError
 from sciffusion.execution.derivative import CompiledDerivative
 from sciffusion.stages.denoiser import DenoiserStage
 from sciffusion.stages.flowmap import FlowMapStage
+from sciffusion.training.compiling import compile_networks, repays
 from sciffusion.training.module import StageModule
 
 __all__ = ["FlowMapModule", "progressive_grid"]
@@ -57,7 +58,7 @@ class FlowMapModule(StageModule):
                 "use `sciffusion distill RUN`, or set teacher: to a run folder",
             )
         self._teacher = [teacher]  # in a list: its weights are not the student's
-        self.derivative: Callable[..., Tensor] = CompiledDerivative() if settings.compile else trajectory_derivative
+        self.derivative: Callable[..., Tensor] = trajectory_derivative
         self._round = 0
         self._master: FlowMap | None = None
 
@@ -68,11 +69,11 @@ class FlowMapModule(StageModule):
         return None if teacher is None else teacher.to(self.device).eval().requires_grad_(False)
 
     def on_fit_start(self) -> None:
-        """As of any stage; the teacher's networks are compiled too."""
+        """As of any stage; the derivative and the teacher's networks are compiled too."""
         super().on_fit_start()
-        if self.settings.compile and self.teacher is not None:
-            for network in self.teacher.networks():
-                network.compile(dynamic=False)
+        if repays(self.settings, self.device):
+            self.derivative = CompiledDerivative()
+            compile_networks(self.teacher.networks() if self.teacher is not None else [], None, self.device)
 
     def loss(self, batch: dict[str, Any]) -> Tensor:
         """The objective at this point of the training."""

@@ -13,6 +13,7 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
+from torch._dynamo.exc import TorchDynamoException
 
 from sciffusion import config
 from sciffusion.datasets.training import TrainingCases
@@ -20,10 +21,9 @@ from sciffusion.diffusion.ema import EMA, gamma_of_halflife
 from sciffusion.diffusion.objectives import almost_fair_crps
 from sciffusion.stages.items import Item
 from sciffusion.stages.networked import NetworkStage
+from sciffusion.training.compiling import compile_networks, repays, uncompile
 
 __all__ = ["StageModule", "seed_step"]
-
-RECORDED = 2**20  # cells of a batch up to which a GPU computes a step faster than the host launches its kernels
 
 
 class StageModule(pl.LightningModule):
@@ -68,7 +68,11 @@ class StageModule(pl.LightningModule):
     def training_step(self, batch: dict[str, Any], index: int) -> Tensor:
         """The loss of one batch."""
         seed_step(self.settings.seed, self.global_step, self.global_rank)
-        loss = self.loss(batch)
+        try:
+            loss = self.loss(batch)
+        except TorchDynamoException as error:
+            uncompile(self.stage.networks(), error)
+            return self.training_step(batch, index)
         self.log("train/loss", loss.detach(), prog_bar=True)
         return loss
 
@@ -125,18 +129,16 @@ class StageModule(pl.LightningModule):
         """Train mode, on windows, compiled if asked for; earlier stages fixed and on the device."""
         for stage in self.stage.earlier.values():
             stage.to(self.device).eval().requires_grad_(False)
-        if self.settings.compile and self.steady:
-            for network in self.stage.networks():
-                network.compile(dynamic=False, mode=self._mode())  # in place: parameters keep their names
+        if self.steady and repays(self.settings, self.device):
+            compile_networks(self.stage.networks(), self._cells(), self.device)
         self.train()
         self._set_boundary(self.trainer.datamodule.training)  # type: ignore[attr-defined]
 
-    def _mode(self) -> str | None:
-        """Torch's name for CUDA graphs, where one GPU waits for the host without them."""
+    def _cells(self) -> int | None:
+        """Cells of a batch, where one process calls each network once a step."""
         space = self.trainer.datamodule.training.space  # type: ignore[attr-defined]
-        small = self.settings.batch_size * math.prod(space.size) <= RECORDED
-        alone = self.device.type == "cuda" and self.trainer.world_size == 1
-        return "reduce-overhead" if self.once and small and alone else None
+        cells = self.settings.batch_size * math.prod(space.size)
+        return cells if self.once and self.trainer.world_size == 1 else None
 
     def _set_boundary(self, cases: TrainingCases) -> None:
         """Windows that are smaller than the grid end in mirrors, wherever the grid's own boundary is."""

@@ -71,6 +71,5 @@ def test_what_cannot_be_compiled_is_derived_as_it_is_and_said_once(graphs, caplo
         for seed in range(3):
             at = fields(seed)
             assert torch.equal(derivative(student, *at), trajectory_derivative(student, *at))
-    assert [record.getMessage().partition(":")[0] for record in caplog.records] == [
-        "the derivative along trajectories is not compiled, which takes longer"
-    ]
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert line.startswith("the derivative along trajectories is not compiled (Unsupported: ")

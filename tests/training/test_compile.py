@@ -12,6 +12,7 @@ from sciffusion.datasets.draws import DrawSpace
 from sciffusion.diffusion.distillation import ContinuousConsistency, MeanFlow
 from sciffusion.diffusion.flowmap import FlowMap
 from sciffusion.diffusion.sigmas import NoiseRange
+from sciffusion.training.compiling import compile_networks, repays
 from sciffusion.training.module import StageModule
 from sciffusion.training.teacher import distilled
 from tests.tiny import tiny_data, tiny_experiment
@@ -51,22 +52,64 @@ def test_recorded_training_takes_the_same_steps(tmp_path, monkeypatch):
     assert float(apart.square().mean().sqrt()) < 6e-4
 
 
+class Noted(nn.Module):
+    """Notes how it is compiled."""
+
+    def compile(self, *, dynamic, mode):
+        self.how = (dynamic, mode)
+
+
 @pytest.mark.parametrize(
-    ("device", "world", "batch", "once", "mode"),
+    ("device", "cells", "mode"),
     [
-        ("cuda", 1, 256, True, "reduce-overhead"),
-        ("cuda", 1, 257, True, None),  # the GPU has enough to do
-        ("cuda", 1, 256, False, None),
-        ("cuda", 2, 256, True, None),
-        ("cpu", 1, 256, True, None),
+        ("cuda", 2**20, "reduce-overhead"),
+        ("cuda", 2**20 + 1, None),  # the GPU has enough to do
+        ("cuda", None, None),
+        ("cpu", 1, None),
     ],
 )
-def test_small_steps_of_one_gpu_are_replayed_as_graphs(device, world, batch, once, mode):
+def test_small_steps_of_a_gpu_are_replayed_as_graphs(device, cells, mode):
+    network = Noted()
+    compile_networks([network], cells, torch.device(device))
+    assert network.how == (False, mode)
+
+
+@pytest.mark.parametrize(("once", "world", "cells"), [(True, 1, 7 * 64 * 64), (False, 1, None), (True, 2, None)])
+def test_cells_of_a_batch_count_where_one_process_calls_its_network_once(once, world, cells):
     space = DrawSpace(5, (64, 128), (64, 64), (True, True), (False, False), (False, False))
     trainer = SimpleNamespace(world_size=world, datamodule=SimpleNamespace(training=SimpleNamespace(space=space)))
-    settings = config.TrainSettings(batch_size=batch)
-    module = SimpleNamespace(once=once, device=torch.device(device), trainer=trainer, settings=settings)
-    assert StageModule._mode(module) == mode
+    module = SimpleNamespace(once=once, trainer=trainer, settings=config.TrainSettings(batch_size=7))
+    assert StageModule._cells(module) == cells
+
+
+@pytest.mark.parametrize(
+    ("settings", "device", "wanted"),
+    [
+        ({}, "cuda", True),  # 10,000 steps
+        ({}, "cpu", False),
+        ({"steps": 1999}, "cuda", False),
+        ({"minutes": 5}, "cuda", True),
+        ({"minutes": 4.9}, "cuda", False),
+        ({"compile": True, "steps": 1}, "cpu", True),
+        ({"compile": False}, "cuda", False),
+    ],
+)
+def test_long_trainings_on_gpus_are_compiled(settings, device, wanted):
+    assert repays(config.TrainSettings(**settings), torch.device(device)) is wanted
+
+
+def test_where_the_compiler_fails_training_goes_on_and_says_why(tmp_path, monkeypatch, caplog):
+    def failing(graph, inputs):
+        raise RuntimeError("no C compiler")
+
+    data = tiny_data(tmp_path / "data.nc")
+    eager = trained(tmp_path / "eager", data, False).state_dict()
+    own = nn.Module.compile
+    monkeypatch.setattr(nn.Module, "compile", lambda network, **_: own(network, backend=failing))
+    fallen = trained(tmp_path / "fallen", data, True).state_dict()
+    (line,) = [record.message for record in caplog.records if record.name.startswith("sciffusion.training.compiling")]
+    assert "no C compiler" in line
+    assert all(torch.equal(fallen[name], eager[name]) for name in eager)  # the same draws in the first step
 
 
 class Damped(FlowMap):
