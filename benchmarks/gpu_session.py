@@ -41,7 +41,8 @@ PACKING, GRACE, LAST = 60.0, 5.0, 20.0  # seconds between two archives; to end i
 AGAIN = ("sample/unet-50/256/", "call/dit-100/256/b16/compiled", "call/dit-50/256/b16/compiled")
 GPU_TESTS = (
     *("evaluation/test_gpu", "generation/test_gpu", "execution/test_accelerate", "execution/test_device"),
-    *("execution/test_fp8", "networks/test_fp8", "stages/test_execution", "training/test_compile"),
+    *("execution/test_fp8", "execution/test_normals", "networks/test_fp8", "stages/test_execution"),
+    "training/test_compile",
 )
 NETWORKS = ("physicsnemo-songunet", "unet-100")  # of turbulence, the slowest first
 CANDIDATES = ("weights,shipped", "deep,lean")  # of the demo's network

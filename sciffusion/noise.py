@@ -10,25 +10,28 @@ library version. Generators of array libraries do not promise that, so the two h
    evaluated in float64 by + - * / and sqrt alone, each of which IEEE 754 rounds correctly, and rounded to float32.
    The logarithm that AS 241 needs is a series of ours, because the C library's differs between machines.
 
+`sciffusion.execution.normals` draws the same on GPUs, to the bit.
+
 Largest possible magnitude: the quantile of 2^-54, 8.29.
 """
 
 import hashlib
 import json
 import operator
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import product
 from math import prod
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["NoiseKey", "normal", "window_normal"]
+__all__ = ["MemberNoise", "NoiseKey", "member_noise", "normal", "window_normal"]
 
 _VERSION = "sciffusion-noise-1"  # part of every key: another transform would be another stream
 _LANES = 4  # 64-bit words per Philox counter
-_CHUNK = 1 << 16  # elements transformed at a time: the temporaries stay in the cache
+CHUNK = 1 << 16  # elements transformed at a time: the temporaries stay in the cache
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,24 @@ class NoiseKey:
         return int.from_bytes(digest[:8], "little"), int.from_bytes(digest[8:], "little")
 
 
+@dataclass(frozen=True)
+class MemberNoise:
+    """What the noise field of one member is: the sum of weight * `normal` over ``terms``, divided by ``divisor``.
+
+    Sum and quotient are made in float64, in the order of the terms, and each is rounded to float32. ``window`` is the
+    part of the grid that is wanted (see `window_normal`), None all of it.
+    """
+
+    terms: tuple[tuple[float, NoiseKey], ...]
+    window: tuple[slice, ...] | None = None
+    divisor: float = 1.0
+
+    @property
+    def plain(self) -> bool:
+        """Whether it is one field as it is drawn: nothing is summed or divided."""
+        return len(self.terms) == 1 and self.terms[0][0] == 1 and self.divisor == 1
+
+
 def normal(key: NoiseKey, shape: Sequence[int], *, start: int = 0) -> NDArray[np.float32]:
     """Standard normals of ``shape`` in C order; element ``i`` is element ``start + i`` of the key's endless stream.
 
@@ -75,21 +96,40 @@ def window_normal(key: NoiseKey, shape: Sequence[int], slices: Sequence[slice]) 
 
     Only the rows of the window are drawn, and only its cells are transformed.
     """
+    words = _window(key.words(), shape, slices)
+    return _transform(words.ravel()).reshape(words.shape)
+
+
+def member_noise(members: Sequence[MemberNoise], shape: Sequence[int]) -> NDArray[np.float32]:
+    """The noise (member, channel, *window) of fields of ``shape`` (channel, *grid): windows of one size, as many terms.
+
+    Small fields of several members cost less together than one by one.
+    """
+    total: Any = 0.0
+    for terms in zip(*(member.terms for member in members), strict=True):
+        keys = [key for _, key in terms]
+        words = [_window(key.words(), shape, own.window) for key, own in zip(keys, members, strict=True)]
+        joined = words[0] if len(words) == 1 else np.concatenate(words)
+        drawn = _transform(joined.ravel()).reshape(len(members), *words[0].shape)
+        if all(member.plain for member in members):
+            return drawn
+        total = total + drawn * _column((weight for weight, _ in terms), drawn)
+    total = np.asarray(total, np.float32)
+    return np.asarray(total / _column((member.divisor for member in members), total), np.float32)
+
+
+def window_bounds(shape: Sequence[int], slices: Sequence[slice]) -> list[tuple[int, int]]:
+    """First cell and end of a window on each axis of the grid of ``shape`` (channel, *grid)."""
     grid = tuple(shape[1:])
     if len(slices) != len(grid) or any(window.step not in (None, 1) for window in slices):
         raise ValueError(f"a window of {grid} needs {len(grid)} slices of step 1, not {tuple(slices)}")
-    if len(grid) == 1:
-        return window_normal(key, (*shape, 1), (*slices, slice(None)))[..., 0]
     bounds = [window.indices(size)[:2] for window, size in zip(slices, grid, strict=True)]
-    lengths = [max(0, last - first) for first, last in bounds]
-    outer = [range(shape[0]), *(range(*bound) for bound in bounds[:-2])]  # one run of neighbouring rows for each
-    height, width = grid[-2:]
-    words, first, count = key.words(), bounds[-2][0] * width, lengths[-2] * width
-    picked = np.empty((prod(map(len, outer)), *lengths[-2:]), np.uint64)
-    for row, index in enumerate(product(*outer)):
-        run = int(np.ravel_multi_index(index, (shape[0], *grid[:-2]))) * height * width
-        picked[row] = _raw(words, run + first, count).reshape(lengths[-2], width)[:, slice(*bounds[-1])]
-    return _transform(picked.ravel()).reshape(shape[0], *lengths)
+    return [(first, max(first, last)) for first, last in bounds]
+
+
+def _column(values: Iterable[float], like: NDArray[Any]) -> NDArray[np.float64]:
+    """One number per row of ``like``."""
+    return np.array(list(values), np.float64).reshape(-1, *[1] * (like.ndim - 1))
 
 
 def _plain(label: str | int | float) -> str | int | float:
@@ -106,14 +146,30 @@ def _raw(words: tuple[int, int], start: int, count: int) -> NDArray[np.uint64]:
     return np.asarray(generator.random_raw(skip + count), np.uint64)[skip:]
 
 
+def _window(words: tuple[int, int], shape: Sequence[int], slices: Sequence[slice] | None = None) -> NDArray[np.uint64]:
+    """The words of a window's cells, (channel, *window); None: of all."""
+    if slices is None:
+        return _raw(words, 0, prod(shape)).reshape(tuple(shape))
+    if len(shape) == 2:
+        return _window(words, (*shape, 1), (*slices, slice(None)))[..., 0]
+    *outer, (top, bottom), columns = window_bounds(shape, slices)
+    height, width = shape[-2:]
+    planes = [range(shape[0]), *(range(*bounds) for bounds in outer)]  # one run of neighbouring rows in each
+    picked = np.empty((*map(len, planes), bottom - top, columns[1] - columns[0]), np.uint64)
+    for place, index in zip(np.ndindex(picked.shape[:-2]), product(*planes), strict=True):
+        start = (int(np.ravel_multi_index(index, shape[:-2])) * height + top) * width
+        picked[place] = _raw(words, start, (bottom - top) * width).reshape(-1, width)[:, slice(*columns)]
+    return picked
+
+
 def _transform(words: NDArray[np.uint64]) -> NDArray[np.float32]:
     """Sign bit and 52-bit tail probability of words to normals: in chunks that fit the cache, the tails at once."""
     out = np.empty(words.shape, np.float32)
     places, tails = [np.empty(0, np.int64)], [np.empty(0)]
-    for first in range(0, words.size, _CHUNK):
-        probability = _probability(words[first : first + _CHUNK])
+    for first in range(0, words.size, CHUNK):
+        probability = _probability(words[first : first + CHUNK])
         central = 0.5 - probability  # exact: both are multiples of 2^-54
-        out[first : first + _CHUNK] = _central(central)
+        out[first : first + CHUNK] = _central(central)
         tail = np.flatnonzero(central > 0.425)
         places.append(tail + first)
         tails.append(probability[tail])
@@ -129,8 +185,9 @@ def _probability(words: NDArray[np.uint64]) -> NDArray[np.float64]:
     return probability
 
 
-# Coefficients of AS 241, algorithm PPND16 (relative accuracy 1e-16), lowest power first: numerators and denominators.
-_A = (
+# Coefficients of AS 241, algorithm PPND16 (relative accuracy 1e-16), lowest power first: numerators and denominators of
+# its three parts. The GPU's kernel reads them here.
+A = (
     3.3871328727963666080e0,
     1.3314166789178437745e2,
     1.9715909503065514427e3,
@@ -140,7 +197,7 @@ _A = (
     3.3430575583588128105e4,
     2.5090809287301226727e3,
 )
-_B = (
+B = (
     1.0,
     4.2313330701600911252e1,
     6.8718700749205790830e2,
@@ -150,7 +207,7 @@ _B = (
     2.8729085735721942674e4,
     5.2264952788528545610e3,
 )
-_C = (
+C = (
     1.42343711074968357734e0,
     4.63033784615654529590e0,
     5.76949722146069140550e0,
@@ -160,7 +217,7 @@ _C = (
     2.27238449892691845833e-2,
     7.74545014278341407640e-4,
 )
-_D = (
+D = (
     1.0,
     2.05319162663775882187e0,
     1.67638483018380384940e0,
@@ -170,7 +227,7 @@ _D = (
     5.47593808499534494600e-4,
     1.05075007164441684324e-9,
 )
-_E = (
+E = (
     6.65790464350110377720e0,
     5.46378491116411436990e0,
     1.78482653991729133580e0,
@@ -180,7 +237,7 @@ _E = (
     2.71155556874348757815e-5,
     2.01033439929228813265e-7,
 )
-_F = (
+F = (
     1.0,
     5.99832206555887937690e-1,
     1.36929880922735805310e-1,
@@ -190,15 +247,15 @@ _F = (
     1.42151175831644588870e-7,
     2.04426310338993978564e-15,
 )
-_LN2 = 0.6931471805599453
-_SQRT_HALF = 0.7071067811865476
-_ATANH = tuple(1.0 / (2 * n + 1) for n in range(12))  # atanh(s) / s in powers of s^2
+LN2 = 0.6931471805599453
+SQRT_HALF = 0.7071067811865476
+ATANH = tuple(1.0 / (2 * n + 1) for n in range(12))  # atanh(s) / s in powers of s^2
 
 
 def _central(q: NDArray[np.float64]) -> NDArray[np.float64]:
     """Quantile of 1/2 + q for 0 <= q <= 0.425; any other q gives a finite number that nobody uses."""
     r = 0.180625 - q * q
-    value: NDArray[np.float64] = _polynomial(_A, r) / _polynomial(_B, r)
+    value: NDArray[np.float64] = _polynomial(A, r) / _polynomial(B, r)
     value *= q
     return value
 
@@ -206,19 +263,19 @@ def _central(q: NDArray[np.float64]) -> NDArray[np.float64]:
 def _tail(p: NDArray[np.float64]) -> NDArray[np.float64]:
     """Magnitude of the quantile of p for 2^-54 <= p < 0.075."""
     r = np.sqrt(-_log(p))
-    value = _polynomial(_C, r - 1.6) / _polynomial(_D, r - 1.6)
+    value = _polynomial(C, r - 1.6) / _polynomial(D, r - 1.6)
     far = np.flatnonzero(r > 5.0)
-    value[far] = _polynomial(_E, r[far] - 5.0) / _polynomial(_F, r[far] - 5.0)
+    value[far] = _polynomial(E, r[far] - 5.0) / _polynomial(F, r[far] - 5.0)
     return value
 
 
 def _log(p: NDArray[np.float64]) -> NDArray[np.float64]:
     """Natural logarithm: p = m 2^e with sqrt(1/2) <= m < sqrt(2), log m = 2 atanh((m - 1) / (m + 1))."""
     m, e = np.frexp(p)
-    low = m < _SQRT_HALF
+    low = m < SQRT_HALF
     m = np.where(low, 2.0 * m, m)
     s = (m - 1.0) / (m + 1.0)  # |s| < 0.172: twelve terms leave less than 1e-19
-    return 2.0 * s * _polynomial(_ATANH, s * s) + (e - low.astype(np.int32)).astype(np.float64) * _LN2
+    return 2.0 * s * _polynomial(ATANH, s * s) + (e - low.astype(np.int32)).astype(np.float64) * LN2
 
 
 def _polynomial(coefficients: Sequence[float], x: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -40,7 +40,7 @@ ONLY = {
     "model_folder": {"torch", "safetensors"},
     "diffusion": {"torch", "numpy"},
     "networks": {"torch", "numpy"},
-    "execution": {"torch", "numpy"},
+    "execution": {"torch", "numpy", "triton"},
 }
 
 

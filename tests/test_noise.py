@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import special, stats
 
 from sciffusion import noise
-from sciffusion.noise import NoiseKey, normal, window_normal
+from sciffusion.noise import MemberNoise, NoiseKey, member_noise, normal, window_normal
 
 KEY = NoiseKey(seed=7, case=("2026-03-25T00:00:00", 3, 0.5), member=12, stage="denoiser", step=2, stream="churn")
 CHANGED = {
@@ -93,8 +93,8 @@ def test_a_draw_is_a_window_of_every_longer_draw(start, count, more):
 
 
 def test_the_chunks_of_the_transform_leave_no_trace():
-    full = normal(KEY, (3 * noise._CHUNK + 5,))
-    np.testing.assert_array_equal(normal(KEY, (9,), start=noise._CHUNK - 4), full[noise._CHUNK - 4 :][:9])
+    full = normal(KEY, (3 * noise.CHUNK + 5,))
+    np.testing.assert_array_equal(normal(KEY, (9,), start=noise.CHUNK - 4), full[noise.CHUNK - 4 :][:9])
 
 
 @given(st.data())
@@ -112,6 +112,31 @@ def test_a_window_draws_its_rows_only(monkeypatch):
     monkeypatch.setattr(noise, "_raw", lambda words, start, count: drawn.append(count) or raw(words, start, count))
     window_normal(KEY, (2, 1000, 50), (slice(10, 14), slice(0, 5)))
     assert sum(drawn) == 2 * 4 * 50
+
+
+@pytest.mark.parametrize("window", [None, (slice(1, 4), slice(2, 7))])
+def test_members_together_are_each_one_alone(window):
+    keys, shape = list(CHANGED.values()), (2, 5, 7)
+    together = member_noise([MemberNoise(((1.0, key),), window) for key in keys], shape)
+    cut = (slice(None), *(window or ()))
+    np.testing.assert_array_equal(together, np.stack([normal(key, shape)[cut] for key in keys]), strict=True)
+
+
+def test_windows_of_members_may_lie_apart():
+    windows = [(slice(first, first + 3), slice(2 * first, 2 * first + 2)) for first in (0, 1, 2)]
+    together = member_noise([MemberNoise(((1.0, KEY),), window) for window in windows], (2, 5, 7))
+    expected = np.stack([window_normal(KEY, (2, 5, 7), window) for window in windows])
+    np.testing.assert_array_equal(together, expected, strict=True)
+
+
+@pytest.mark.parametrize("weights", [(1.0,), (1.0, 1.0), (0.8, 0.6), (0.1, 0.2, 0.3)])
+def test_sums_and_quotients_are_rounded_in_float64_in_the_order_of_the_terms(weights):
+    keys, shape = list(CHANGED.values()), (2, 300)
+    terms = tuple(zip(weights, keys, strict=False))
+    expected = np.asarray(sum(w * normal(key, shape).astype(np.float64) for w, key in terms), np.float32)
+    for divisor in (1.0, 0.7):
+        (alone,) = member_noise([MemberNoise(terms, divisor=divisor)], shape)
+        np.testing.assert_array_equal(alone, np.asarray(expected / np.float64(divisor), np.float32), strict=True)
 
 
 def test_numpy_scalars_and_plain_numbers_make_the_same_key():

@@ -1,8 +1,8 @@
-"""Noise of a batch of items, drawn by several threads before it is asked for.
+"""Noise of a batch of items, drawn by several threads before it is asked for, where no GPU draws it.
 
 What a batch asks for, and in which order, is learned from the batches before: a chain of stages and a stochastic solver
 ask the same of every batch. While one batch is in the making, the noise of the next one is drawn, a bounded part of it
-at a time. It is the noise of `Stage.item_noise`, whoever draws it and when.
+at a time. It is the noise of `Stage.host_noise`, whoever draws it and when.
 """
 
 from collections.abc import Iterable, Sequence
@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+
+from sciffusion.noise import CHUNK
 
 if TYPE_CHECKING:
     from sciffusion.stages.base import Stage
@@ -86,8 +88,10 @@ class Batch(list["Item"]):
         noise = torch.empty(len(self), *stage.output_shape, pin_memory=stage.device.type == "cuda")
         rows = noise.numpy()
 
-        def fill(row: int) -> None:
-            rows[row] = stage.item_noise(self[row], self._ahead.seed, request.step, request.stream)
+        def fill(part: slice) -> None:
+            rows[part] = stage.host_noise(self[part], self._ahead.seed, request.step, request.stream)
 
-        self._drawn[request] = noise, [self._ahead.pool.submit(fill, row) for row in range(len(self))]
+        count = max(1, CHUNK // max(1, rows[0].size))  # small fields together: threads wait for Python less often
+        parts = [slice(first, first + count) for first in range(0, len(self), count)]
+        self._drawn[request] = noise, [self._ahead.pool.submit(fill, part) for part in parts]
         self._next = self._ahead.asked.index(request) + 1

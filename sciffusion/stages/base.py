@@ -21,10 +21,11 @@ from sciffusion import config
 from sciffusion.conditioners.base import Conditioner
 from sciffusion.context import Context
 from sciffusion.execution.accelerate import Execution
+from sciffusion.execution.normals import drawn_on, draws_noise
 from sciffusion.execution.transfer import to_device
 from sciffusion.fields.cases import Case
 from sciffusion.fields.codec import FieldCodec
-from sciffusion.noise import NoiseKey, normal, window_normal
+from sciffusion.noise import MemberNoise, NoiseKey, member_noise
 from sciffusion.stages.ahead import Batch
 from sciffusion.stages.items import Item, Prepared, Window
 
@@ -218,28 +219,30 @@ class Stage(nn.Module):
         return (len(self.codec.channels), *self.codec.grid.shape)
 
     def noise(self, items: Sequence[Item], *, seed: int, step: int = 0, stream: str = "start") -> Tensor:
-        """Standard normal noise of each item, (item, channel, *grid); bitwise the same for any batch."""
+        """Standard normal noise of each item, (item, channel, *grid); bitwise the same for any batch and device.
+
+        It is on the stage's GPU where that draws it, else on the host, where threads draw that of a `Batch` ahead.
+        """
+        device = self.device
+        if draws_noise(device):
+            return drawn_on(device, self._noises(items, seed, step, stream), self.output_shape)
         if isinstance(items, Batch):
             return items.noise(self, seed=seed, step=step, stream=stream)
-        return torch.from_numpy(np.stack([self.item_noise(item, seed, step, stream) for item in items]))
+        return torch.from_numpy(self.host_noise(items, seed, step, stream))
 
-    def item_noise(self, item: Item, seed: int, step: int, stream: str) -> np.ndarray:
-        """That of one item, float32 (channel, *grid)."""
-        key = NoiseKey(seed, item.prepared.case.labels, item.member, self.name, step, stream)
-        return self._noise(key, item.prepared)
+    def host_noise(self, items: Sequence[Item], seed: int, step: int, stream: str) -> np.ndarray:
+        """The same, drawn here and now by numpy."""
+        return member_noise(self._noises(items, seed, step, stream), self.output_shape)
 
-    def _noise(self, key: NoiseKey, prepared: Prepared) -> np.ndarray:
-        """The noise of ``key``; where the case says so, a weighted sum over those of other labels, in float64."""
+    def _noises(self, items: Sequence[Item], seed: int, step: int, stream: str) -> list[MemberNoise]:
+        return [self.item_noise(item, seed, step, stream) for item in items]
 
-        def draw(labels: tuple[str | int | float, ...]) -> np.ndarray:
-            own = replace(key, case=labels)
-            shape, window = self.output_shape, prepared.window
-            return normal(own, shape) if window is None else window_normal(own, shape, window)
-
-        past = prepared.case.past
-        if not past:
-            return draw(key.case)
-        return np.asarray(sum(weight * draw(labels).astype(np.float64) for weight, labels in past), np.float32)
+    def item_noise(self, item: Item, seed: int, step: int, stream: str) -> MemberNoise:
+        """What that of one item is made of; where its case says so, a weighted sum over other labels."""
+        case = item.prepared.case
+        key = NoiseKey(seed, case.labels, item.member, self.name, step, stream)
+        past = tuple((weight, replace(key, case=labels)) for weight, labels in case.past)
+        return MemberNoise(past or ((1.0, key),), item.prepared.window)
 
     def describe(self) -> dict[str, Any]:
         """What a subclass adds to its entry in model.json."""

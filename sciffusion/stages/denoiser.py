@@ -26,7 +26,7 @@ from sciffusion.diffusion.noises import require_gaussian
 from sciffusion.errors import SciffusionError
 from sciffusion.execution.transfer import to_device
 from sciffusion.fields.cases import Case
-from sciffusion.noise import NoiseKey, normal
+from sciffusion.noise import MemberNoise, NoiseKey, normal
 from sciffusion.stages import levels
 from sciffusion.stages.base import Parts
 from sciffusion.stages.constraint import CoarseConstraint
@@ -67,13 +67,13 @@ class DenoiserStage(FramedStage):
         if plan.stochastic:
             require_gaussian(self.denoiser, f"the solver {settings.solver}")
 
-    def item_noise(self, item: Item, seed: int, step: int, stream: str) -> np.ndarray:
+    def item_noise(self, item: Item, seed: int, step: int, stream: str) -> MemberNoise:
         """As of any stage; a start in Student-t noise is divided by one number per item, from a stream of its own."""
-        drawn, dof = super().item_noise(item, seed, step, stream), self.settings.noise.dof
+        gaussian, dof = super().item_noise(item, seed, step, stream), self.settings.noise.dof
         if dof is None or stream != "start":
-            return drawn
+            return gaussian
         tails = normal(NoiseKey(seed, item.prepared.case.labels, item.member, self.name, step, "tails"), (dof,))
-        return np.asarray(drawn / np.sqrt(np.mean(tails.astype(np.float64) ** 2)), np.float32)
+        return replace(gaussian, divisor=float(np.sqrt(np.mean(tails.astype(np.float64) ** 2))))
 
     def prepare(self, conditions: Mapping[str, xr.Dataset], case: Case, window: Window | None = None) -> Prepared:
         """Inputs of the chain, the baseline to add back, and the coarse field to reproduce."""

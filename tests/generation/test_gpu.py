@@ -18,6 +18,7 @@ from sciffusion.emulator import Emulator, load
 from sciffusion.execution.transfer import to_device
 from sciffusion.fields.ensemble import EnsembleStore, open_ensemble
 from sciffusion.generation import generate
+from sciffusion.stages import base
 from sciffusion.stages.ahead import Ahead, Batch
 from sciffusion.stages.build import build_stage
 from sciffusion.stages.items import Item
@@ -63,7 +64,7 @@ def command(folder, store, members, *launcher):
     return subprocess.Popen([*words, "--device", "cuda", "--quiet"], cwd=ROOT, env=environment)
 
 
-def test_noise_is_bitwise_that_of_the_cpu(folder):
+def test_noise_is_bitwise_that_of_the_cpu(folder, monkeypatch):
     import xarray as xr
 
     emulator = load(folder / "emulator")
@@ -74,8 +75,20 @@ def test_noise_is_bitwise_that_of_the_cpu(folder):
     emulator.stage.to("cuda")
     with ThreadPoolExecutor(3) as pool:
         noise = emulator.stage.noise(Batch(items, Ahead(pool, 3)), seed=3, step=2, stream="solver")
+        assert noise.is_cuda
+        assert torch.equal(noise.cpu(), expected)
+        monkeypatch.setattr(base, "draws_noise", lambda device: False)
+        noise = emulator.stage.noise(Batch(items, Ahead(pool, 3)), seed=3, step=2, stream="solver")
     assert noise.is_pinned()
     assert torch.equal(to_device(noise, torch.device("cuda")).cpu(), expected)
+
+
+@pytest.mark.parametrize("options", [{}, {"time_coherence": "0.5"}])
+def test_members_are_the_same_whoever_draws_their_noise(folder, tmp_path, monkeypatch, options):
+    there = make(folder, tmp_path / "there.zarr", 12, "dpmpp-2m-sde", **options)
+    monkeypatch.setattr(base, "draws_noise", lambda device: False)
+    here = make(folder, tmp_path / "here.zarr", 12, "dpmpp-2m-sde", **options)
+    assert contents(here) == contents(there)
 
 
 @pytest.mark.parametrize("solver", ["dpmpp-2m", "dpmpp-2m-sde"])

@@ -11,7 +11,9 @@ from sciffusion.config import load_experiment
 from sciffusion.context import Context
 from sciffusion.datasets.pairs import open_experiment
 from sciffusion.emulator import Emulator
-from sciffusion.stages import ahead
+from sciffusion.execution import normals
+from sciffusion.noise import member_noise
+from sciffusion.stages import ahead, base
 from sciffusion.stages.ahead import Ahead, Batch
 from sciffusion.stages.build import build_stage
 from sciffusion.stages.drawing import draws
@@ -115,15 +117,16 @@ def stochastic(emulator):
 
 
 def test_noise_that_is_drawn_ahead_is_the_noise_of_the_key(tiny, monkeypatch):
-    """Whatever may be held at a time; a plain list of items draws without threads."""
+    """Whatever may be held at a time, however many a thread draws at once; a plain list of items draws without."""
     emulator, check = tiny
     everything = [(case, member) for case in range(3) for member in range(3)]
     prepared = [emulator.stage.prepare(check.conditions, check.cases[case]) for case in range(3)]
     drawn = {}
-    for budget in (0, 1 << 29):
+    for budget, chunk in ((0, 1), (1 << 29, 1), (1 << 29, 1 << 16)):  # a task per item; one for all
         monkeypatch.setattr(ahead, "BUDGET", budget)
+        monkeypatch.setattr(ahead, "CHUNK", chunk)
         batches = draws(emulator.stage, prepared.__getitem__, everything, size=4, seed=0, sampler=stochastic(emulator))
-        drawn[budget] = torch.cat([batch.fields.wait()[: len(batch.pairs)] for batch in batches])
+        drawn[budget, chunk] = torch.cat([batch.fields.wait()[: len(batch.pairs)] for batch in batches])
     for row, (case, member) in enumerate(everything):
         items = [Item(prepared[case], member)] * 4
         alone = emulator.stage.sample(items, seed=0, sampler=stochastic(emulator))[0]
@@ -149,6 +152,47 @@ def test_noise_is_drawn_ahead_within_the_budget(tiny, monkeypatch):
             held.append([request.step for request in second.held])
             emulator.stage.noise(second, seed=0, step=step)
         assert held == [[0, 1], [1, 2], [2, 3], [3, 4], [4]]
+
+
+@pytest.fixture
+def pretended(monkeypatch):
+    """A function that lets stages believe that they are on a GPU, whose kernel is what it is given."""
+
+    def pretend(kernel):
+        monkeypatch.setattr(base.Stage, "device", torch.device("cuda", 0))
+        for module in (base, normals):
+            monkeypatch.setattr(module, "drawn_on", kernel)
+        monkeypatch.setattr(normals, "_checked", {})
+
+    return pretend
+
+
+def test_noise_that_a_gpu_draws_is_not_drawn_ahead(tiny, pretended):
+    emulator, check = tiny
+    prepared = emulator.stage.prepare(check.conditions, check.cases[0])
+    items, asked = [Item(prepared, member) for member in range(3)], []
+    expected = emulator.stage.noise(items, seed=0, step=2, stream="solver")
+
+    def kernel(device, members, shape):
+        asked.append((device, len(members)))
+        return torch.from_numpy(member_noise(members, shape))
+
+    pretended(kernel)
+    with ThreadPoolExecutor(1) as pool:
+        batch = Batch(items, Ahead(pool, seed=0))
+        assert torch.equal(emulator.stage.noise(batch, seed=0, step=2, stream="solver"), expected)
+        batch.begin()
+        assert batch.held == []
+    assert asked[-1] == (torch.device("cuda", 0), 3)
+
+
+def test_a_gpu_with_a_wrong_bit_draws_nothing(tiny, pretended):
+    emulator, check = tiny
+    prepared = emulator.stage.prepare(check.conditions, check.cases[0])
+    items = [Item(prepared, member) for member in range(3)]
+    expected = emulator.stage.noise(items, seed=0)
+    pretended(lambda device, members, shape: torch.from_numpy(-member_noise(members, shape)))
+    assert torch.equal(emulator.stage.noise(items, seed=0), expected)
 
 
 def test_arrays_of_an_item_are_those_of_its_dataset(tiny):
