@@ -66,7 +66,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--threads", type=int, default=min(8, physical_cores()), help="of the host; default: as generate has")
-    add("--seconds", type=float, default=1.0, help="of every measurement")
+    add("--seconds", type=float, default=0.7, help="of every measurement")
     add("--device", help="cpu or cuda; default: a GPU where there is one")
     add("--out", type=Path)
     return parser.parse_args()

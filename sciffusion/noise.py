@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["MemberNoise", "NoiseKey", "member_noise", "normal", "window_normal"]
+__all__ = ["CHUNK", "MemberNoise", "NoiseKey", "member_noise", "normal", "window_bounds", "window_normal"]
 
 _VERSION = "sciffusion-noise-1"  # part of every key: another transform would be another stream
 _LANES = 4  # 64-bit words per Philox counter

@@ -8,9 +8,9 @@ __all__ = ["Arriving", "to_device"]
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     """``tensor`` on ``device``; the caller goes on while a GPU copies it."""
-    if device.type != "cuda" or tensor.is_cuda:
-        return tensor.to(device, non_blocking=tensor.device.type == device.type)
-    return tensor.pin_memory().to(device, non_blocking=True)
+    if device.type != "cuda":
+        return tensor.to(device)
+    return (tensor if tensor.is_cuda else tensor.pin_memory()).to(device, non_blocking=True)
 
 
 class Arriving:
