@@ -97,6 +97,15 @@ class StageModule(pl.LightningModule):
         of_time = self.spent / (60 * self.settings.minutes) if self.settings.minutes else 0.0
         return min(1.0, max(self.global_step / self.settings.steps, of_time))
 
+    @property
+    def momentum(self) -> float:
+        """Adam's beta1."""
+        return 0.9
+
+    def decay(self, done: float) -> float:
+        """How far the learning rate has fallen, 0 to 1, when a share ``done`` of the training is over."""
+        return done
+
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Stop when the time is over; the first process's clock is everybody's."""
         if self.settings.minutes is None:
@@ -193,12 +202,12 @@ class StageModule(pl.LightningModule):
         self.best, self.spent = checkpoint["best"], checkpoint["spent"]
 
     def configure_optimizers(self) -> Any:
-        """Adam with linear warm-up and cosine decay to a hundredth."""
+        """Adam with linear warm-up and cosine decay to a hundredth, as far as `decay` says."""
         settings = self.settings
         optimizer = torch.optim.AdamW(
             self.stage.parameters(),
             lr=settings.learning_rate,
-            betas=(0.9, 0.99),
+            betas=(self.momentum, 0.99),
             weight_decay=settings.weight_decay,
             fused=self.device.type == "cuda",
         )
@@ -206,7 +215,7 @@ class StageModule(pl.LightningModule):
         def rate(step: int) -> float:
             warm = min(1.0, (step + 1) / max(1, settings.warmup))
             done = self.share if settings.minutes else min(1.0, step / settings.steps)
-            return warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done)))
+            return warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * self.decay(done))))
 
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

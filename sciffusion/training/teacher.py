@@ -9,7 +9,7 @@ from sciffusion.config import load_experiment
 from sciffusion.emulator import Emulator
 from sciffusion.errors import SciffusionError
 from sciffusion.stages.denoiser import DenoiserStage
-from sciffusion.training.mapping import progressive_grid
+from sciffusion.training.rounds import progressive_grid
 
 __all__ = ["distilled", "teacher_of"]
 
