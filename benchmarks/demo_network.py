@@ -7,8 +7,8 @@
 ``weights`` is the emulator as it is shipped, ``shipped`` its network trained again, which shows what chance does. Every
 other is the demo's experiment with the network that NETWORKS says, all else as it is: the same windows in the same
 order. Each is scored with its own sampler at ``--calls`` calls, with the same noise for all, on the validation and the
-test times, by CRPS over that of the shipped linear-Gaussian baseline. Choose by the validation times. What is in
-``--out`` is not made again: rows (a JSON file each) and trained emulators. Seconds on a CPU: network_cost.py, demo.py.
+test times, by CRPS over that of the shipped linear-Gaussian baseline. Choose by the validation times. What is there is
+not made again: rows (JSON files) in ``--out``, trainings in ``--work``. Seconds on a CPU: network_cost.py, demo.py.
 """
 
 import argparse
@@ -47,6 +47,7 @@ def arguments() -> argparse.Namespace:
     add("--members", type=int, default=16)
     add("--device", help="cpu or cuda; default: a GPU where there is one")
     add("--out", type=Path, default=Path(__file__).parent / "results" / "demo_network")
+    add("--work", type=Path, help="folder for the trainings; default: --out")
     add("--toy", action="store_true", help="two steps, two members of one time: does it run?")
     add("--table", action="store_true")
     return parser.parse_args()
@@ -76,7 +77,8 @@ def main() -> None:
 def trained(name: str, settings: config.Experiment, args: argparse.Namespace) -> Emulator:
     """The emulator of a network; trained if it is not there, or going on where it stopped."""
     gpu = resolve_device(args.device).type == "cuda"
-    changed = settings.model_dump(mode="json") | {"output": str((args.out / f"{name}-{args.seed}").resolve())}
+    run = (args.work or args.out) / f"{name}-{args.seed}"
+    changed = settings.model_dump(mode="json") | {"output": str(run.resolve())}
     changed["stages"][0]["network"] |= NETWORKS[name]
     changed["train"] |= {"seed": args.seed, "compile": gpu, "accelerator": "cuda" if gpu else "cpu", "workers": 0}
     if args.toy:

@@ -138,7 +138,8 @@ def precision(plan: Plan) -> Iterator[list[Command]]:
 
 
 def demo(plan: Plan) -> Iterator[list[Command]]:
-    words = ["benchmarks/demo_network.py", "--out", str(plan.made / "demo_network"), "--networks"]
+    words = ["benchmarks/demo_network.py", "--out", str(plan.made / "demo_network")]
+    words += ["--work", str(plan.args.work / "data"), "--networks"]
     steps = [Command(f"demo{i}", [*words, CANDIDATES[i]], gpu) for i, gpu in plan.shared(len(CANDIDATES))]
     yield from [steps] if len(plan.gpus) > 1 else [[step] for step in steps]
 
