@@ -92,7 +92,7 @@ def section(problem: str, entries: Sequence[Entry], results: Path, docs: Path) -
     lines += ["", *table(entries), "", sentence(yardstick_text(entries)), ""]
     remarks = [f"- `{entry['recipe']}`: {remark}" for entry in entries for remark in entry.get("remarks", [])]
     lines += [*remarks, ""] if remarks else []
-    lines += [*judgement(problem, groups), ""]
+    lines += [*verdict, ""] if any(verdict := judgement(problem, groups)) else []
     lines += [f"![Fields of one case on {problem}](images/families-{problem}.png)", ""]
     draw_fields(groups, results, docs / "images" / f"families-{problem}.png")
     draw_spectra(groups, docs / "images" / f"families-{problem}-spectra.png")

@@ -64,7 +64,7 @@ def line(entries: Sequence[Entry]) -> str:
     for value, form in COLUMNS.values():
         values = [value(entry) for entry in entries]
         spread = f" ± {np.std(values, ddof=1):{form}}" if len(values) > 1 and len(set(values)) > 1 else ""
-        cells.append(f"{np.mean(values):{form}}{spread}")
+        cells.append("" if np.isnan(values).all() else f"{np.mean(values):{form}}{spread}")
     return f"| {' | '.join(cells)} |"
 
 

@@ -261,3 +261,10 @@ def test_scales_that_the_truths_do_not_have_are_no_error():
 
     spectra = {"wavenumber": [1, 2, 3], "truth": [1.0, 0.1, 1e-11], "members": [np.e, 0.1 * np.e, 1e-3]}
     assert families_table.log_power(row("window", problem="gcm-window", spectra=spectra)) == pytest.approx(1.0)
+
+
+def test_what_a_row_has_no_value_of_is_left_empty():
+    import families_table
+
+    cells = families_table.line([row("forecast", coarse_rms=None)]).split(" | ")
+    assert cells[list(families_table.COLUMNS).index("coarse rms") + 1] == ""
