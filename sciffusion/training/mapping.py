@@ -25,7 +25,7 @@ from sciffusion.errors import SciffusionError
 from sciffusion.execution.derivative import CompiledDerivative
 from sciffusion.stages.denoiser import DenoiserStage
 from sciffusion.stages.flowmap import FlowMapStage
-from sciffusion.training.compiling import compile_networks, repays
+from sciffusion.training.compiling import repays
 from sciffusion.training.module import StageModule
 from sciffusion.training.rounds import Halved, progressive_grid, round_of
 
@@ -66,12 +66,15 @@ class FlowMapModule(StageModule):
         """None for residuals that are a derivative: what it turns, the memory of former steps makes grow."""
         return 0.0 if self.stage.settings.objective in CONTINUOUS else super().momentum
 
+    def networks(self) -> list[Any]:
+        """The student's and the teacher's."""
+        return [*super().networks(), *(self.teacher.networks() if self.teacher is not None else ())]
+
     def on_fit_start(self) -> None:
-        """As of any stage; the derivative and the teacher's networks are compiled too."""
+        """As of any stage; the derivative is compiled too."""
         super().on_fit_start()
         if repays(self.settings, self.device):
             self.derivative = CompiledDerivative()
-            compile_networks(self.teacher.networks() if self.teacher is not None else [], None, self.device)
 
     def loss(self, batch: dict[str, Any]) -> Tensor:
         """The objective at this point of the training."""

@@ -58,6 +58,10 @@ class StageModule(pl.LightningModule):
         """Figures of validation case ``number``, without chance; ``loss`` among them chooses the weights to keep."""
         raise NotImplementedError
 
+    def networks(self) -> list[Any]:
+        """Those that a step calls, and that are worth compiling."""
+        return list(self.stage.networks())
+
     # --- steps
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
@@ -71,7 +75,7 @@ class StageModule(pl.LightningModule):
         try:
             loss = self.loss(batch)
         except TorchDynamoException as error:
-            uncompile(self.stage.networks(), error)
+            uncompile(self.networks(), error)
             return self.training_step(batch, index)
         self.log("train/loss", loss.detach(), prog_bar=True)
         return loss
@@ -139,7 +143,7 @@ class StageModule(pl.LightningModule):
         for stage in self.stage.earlier.values():
             stage.to(self.device).eval().requires_grad_(False)
         if self.steady and repays(self.settings, self.device):
-            compile_networks(self.stage.networks(), self._cells(), self.device)
+            compile_networks(self.networks(), self._cells(), self.device)
         self.train()
         self._set_boundary(self.trainer.datamodule.training)  # type: ignore[attr-defined]
 

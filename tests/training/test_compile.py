@@ -98,18 +98,30 @@ def test_long_trainings_on_gpus_are_compiled(settings, device, wanted):
     assert repays(config.TrainSettings(**settings), torch.device(device)) is wanted
 
 
-def test_where_the_compiler_fails_training_goes_on_and_says_why(tmp_path, monkeypatch, caplog):
+@pytest.fixture
+def no_compiler(monkeypatch):
     def failing(graph, inputs):
         raise RuntimeError("no C compiler")
 
-    data = tiny_data(tmp_path / "data.nc")
-    eager = trained(tmp_path / "eager", data, False).state_dict()
     own = nn.Module.compile
     monkeypatch.setattr(nn.Module, "compile", lambda network, **_: own(network, backend=failing))
+
+
+def test_where_the_compiler_fails_training_goes_on_and_says_why(tmp_path, no_compiler, caplog):
+    data = tiny_data(tmp_path / "data.nc")
+    eager = trained(tmp_path / "eager", data, False).state_dict()
     fallen = trained(tmp_path / "fallen", data, True).state_dict()
     (line,) = [record.message for record in caplog.records if record.name.startswith("sciffusion.training.compiling")]
     assert "no C compiler" in line
     assert all(torch.equal(fallen[name], eager[name]) for name in eager)  # the same draws in the first step
+
+
+def test_where_the_compiler_fails_a_student_and_its_teacher_go_on(tmp_path, no_compiler, caplog):
+    trained(tmp_path / "teacher", tiny_data(tmp_path / "data.nc"), False)
+    settings = distilled(tmp_path / "teacher", "progressive", 1, str(tmp_path / "student"))
+    settings = settings.model_copy(update={"train": settings.train.model_copy(update={"compile": True})})
+    sf.train(settings, progress=False)
+    assert [record.name for record in caplog.records].count("sciffusion.training.compiling") == 1
 
 
 class Damped(FlowMap):
