@@ -11,7 +11,7 @@ import pytorch_lightning as pl
 
 from sciffusion import stopping
 
-__all__ = ["Checkpoints", "LogLines", "StopOnSignal", "last_checkpoint", "step_of"]
+__all__ = ["Bar", "Checkpoints", "LogLines", "StopOnSignal", "last_checkpoint", "step_of"]
 
 log = logging.getLogger(__name__)
 KEPT = 2  # checkpoints; the older one serves if the newer is lost with its file system
@@ -110,6 +110,19 @@ class StopOnSignal(pl.Callback):
         else:
             self.interrupted = True
             log.info("SIGINT: stopping after this step; the same command resumes")
+
+
+class Bar(pl.callbacks.TQDMProgressBar):
+    """Lightning's bar, with the loss of the last step; only every tenth step waits for the device."""
+
+    def __init__(self) -> None:
+        super().__init__(refresh_rate=10)
+
+    def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
+        """What stands behind the bar."""
+        loss = trainer.callback_metrics.get("train/loss")
+        own: dict[str, Any] = {} if loss is None else {"train/loss": float(loss)}
+        return own | super().get_metrics(trainer, pl_module)
 
 
 TOO_LITTLE = 1e-3  # share of a training that no time left can be told from

@@ -77,7 +77,7 @@ class StageModule(pl.LightningModule):
         except TorchDynamoException as error:
             uncompile(self.networks(), error)
             return self.training_step(batch, index)
-        self.log("train/loss", loss.detach(), prog_bar=True)
+        self.log("train/loss", loss.detach())  # not for Lightning's bar, which would wait for the device at every step
         return loss
 
     def kept(self, batch: dict[str, Any], dropout: float = 0.0) -> Tensor:

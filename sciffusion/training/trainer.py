@@ -14,7 +14,7 @@ from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvir
 from sciffusion import config
 from sciffusion.execution.device import resolve_device
 from sciffusion.execution.precision import resolve_precision
-from sciffusion.training.callbacks import Checkpoints, LogLines, last_checkpoint, step_of
+from sciffusion.training.callbacks import Bar, Checkpoints, LogLines, last_checkpoint, step_of
 from sciffusion.training.metrics import MetricsFile
 
 __all__ = ["make_trainer"]
@@ -26,7 +26,7 @@ def make_trainer(
     """A trainer of one stage of a run: checkpoints and metrics in its own folders, a bar or log lines."""
     _hush_lightning()
     checkpoints = folder / "checkpoints" / stage
-    bar = [pl.callbacks.TQDMProgressBar()] if progress else [LogLines()]
+    bar = [Bar()] if progress else [LogLines()]
     return pl.Trainer(
         accelerator={"cuda": "gpu"}.get(settings.accelerator, settings.accelerator),
         devices=settings.devices,

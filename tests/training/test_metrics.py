@@ -2,10 +2,13 @@
 
 import csv
 import os
+import traceback
 from collections import Counter
 
 import pytest
+import pytorch_lightning as pl
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from sciffusion.training.chain import leads
 from sciffusion.training.data import share_of
@@ -83,3 +86,41 @@ def test_one_process_leads_whoever_started_them(monkeypatch, environment, first)
     for name, value in environment.items():
         monkeypatch.setitem(os.environ, name, value)
     assert leads() is first
+
+
+class Reads(TorchDispatchMode):
+    """Counts the numbers that are read from tensors, which waits for a GPU; but Adam's own, which are on the host."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if function is torch.ops.aten._local_scalar_dense.default:
+            self.count += not any(frame.filename.endswith("adam.py") for frame in traceback.extract_stack(limit=12))
+        return function(*args, **(kwargs or {}))
+
+
+class Watch(pl.Callback):
+    """Counts them from the end of one step to that of another."""
+
+    def __init__(self, first, last):
+        self.steps, self.reads = (first, last), Reads()
+
+    def on_train_batch_end(self, trainer, *_):
+        if trainer.global_step in self.steps:
+            self.reads.__enter__() if trainer.global_step == self.steps[0] else self.reads.__exit__(None, None, None)
+
+
+@pytest.mark.parametrize("progress", [False, True])
+def test_no_step_but_every_tenth_waits_for_the_device(tmp_path, progress):
+    experiment = tiny_experiment(tiny_data(tmp_path / "data.nc"), tmp_path / "run", steps=20, validate_every=20)
+    watch = Watch(11, 19)
+    train(experiment, progress=progress, callbacks=[watch])
+    assert watch.reads.count == 0
+
+
+def test_the_bar_shows_the_loss(tmp_path, capfd):
+    experiment = tiny_experiment(tiny_data(tmp_path / "data.nc"), tmp_path / "run", steps=20, validate_every=20)
+    train(experiment, progress=True)
+    assert "train/loss=" in capfd.readouterr().out.replace("\r", "\n")
