@@ -79,9 +79,8 @@ def denoising_loss(
     uncertainty : trained with the network (its parameters go to the optimiser, not into the emulator).
     """
     sigma = noise_range.sample(x0.shape[0], generator)
-    if x0.is_cuda and not sigma.is_cuda:
-        sigma = sigma.pin_memory()  # from elsewhere a copy would wait for all that the device still has to do
-    sigma = sigma.to(x0, non_blocking=True)
+    # pinned, for from elsewhere a copy would wait for all that the device still has to do
+    sigma = (sigma.pin_memory() if x0.is_cuda and not sigma.is_cuda else sigma).to(x0, non_blocking=True)
     z = draw(denoiser, x0, generator)
     loss = level_weight(sigma) * denoising_error(denoiser, x0, sigma, z, cond, weights, valid)
     return loss if uncertainty is None else uncertainty(loss, sigma)

@@ -71,7 +71,8 @@ class Objective:
         valid = cond.valid if valid is None and cond is not None else valid
         if valid is not None:
             x0 = torch.where(valid, x0, 0)
-        levels = self.levels(len(x0), generator, progress).to(x0)
+        levels = self.levels(len(x0), generator, progress)
+        levels = (levels.pin_memory() if x0.is_cuda and not levels.is_cuda else levels).to(x0, non_blocking=True)
         draw = Draw(x0, noises.draw(student, x0, generator), levels, cond, progress, generator)
         loss = self.loss(student, draw, weights, valid)
         if self.power:
