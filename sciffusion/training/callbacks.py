@@ -113,16 +113,20 @@ class StopOnSignal(pl.Callback):
 
 
 class Bar(pl.callbacks.TQDMProgressBar):
-    """Lightning's bar, with the loss of the last step; only every tenth step waits for the device."""
+    """Lightning's bar, with the loss of the first step and of every tenth: to read one waits for the device."""
 
     def __init__(self) -> None:
-        super().__init__(refresh_rate=10)
+        super().__init__()
+        self._loss: dict[str, Any] = {}
 
     def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
         """What stands behind the bar."""
-        loss = trainer.callback_metrics.get("train/loss")
-        own: dict[str, Any] = {} if loss is None else {"train/loss": float(loss)}
-        return own | super().get_metrics(trainer, pl_module)
+        if not self._loss or trainer.global_step % 10 == 0:
+            found = trainer.callback_metrics.get("train/loss")
+            self._loss = {} if found is None else {"train/loss": float(found)}
+        others = super().get_metrics(trainer, pl_module)
+        others.pop("v_num", None)  # the end of the stage's name
+        return self._loss | others
 
 
 TOO_LITTLE = 1e-3  # share of a training that no time left can be told from

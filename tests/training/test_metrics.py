@@ -10,6 +10,7 @@ import pytorch_lightning as pl
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from sciffusion.training.callbacks import Bar
 from sciffusion.training.chain import leads
 from sciffusion.training.data import share_of
 from sciffusion.training.denoising import DenoiserModule
@@ -120,7 +121,14 @@ def test_no_step_but_every_tenth_waits_for_the_device(tmp_path, progress):
     assert watch.reads.count == 0
 
 
-def test_the_bar_shows_the_loss(tmp_path, capfd):
-    experiment = tiny_experiment(tiny_data(tmp_path / "data.nc"), tmp_path / "run", steps=20, validate_every=20)
+def test_the_bar_moves_and_has_a_loss_from_the_first_step_on(tmp_path, monkeypatch):
+    """However long a step takes."""
+    shown, own = [], Bar.get_metrics
+    monkeypatch.setattr(Bar, "get_metrics", lambda *args: shown.append(own(*args)) or shown[-1])
+    experiment = tiny_experiment(tiny_data(tmp_path / "data.nc"), tmp_path / "run", steps=12, validate_every=12)
     train(experiment, progress=True)
-    assert "train/loss=" in capfd.readouterr().out.replace("\r", "\n")
+    losses = [metrics["train/loss"] for metrics in shown][:12]
+    assert len(losses) == 12
+    assert len(set(losses[:9])) == 1
+    assert losses[9] != losses[8]
+    assert not any("v_num" in metrics for metrics in shown)
