@@ -37,8 +37,8 @@ from families_experiment import Row
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 PACKING, GRACE, LAST = 60.0, 5.0, 20.0  # seconds between two archives; to end in after a signal; for the end of a stage
-# What new rows are compared with is measured on the same card, and samples, whose denoiser is recorded whole now.
-AGAIN = ("sample/unet-50/256/", "call/dit-100/256/b16/compiled", "call/dit-50/256/b16/compiled")
+# Training waits less for the host since it was measured; beside a bare loop on the same card.
+AGAIN = tuple(f"train/unet-recipe/64/{row}" for row in ("b128/sciffusion", "b16/sciffusion", "b128/bare"))
 GPU_TESTS = (
     *("evaluation/test_gpu", "generation/test_gpu", "execution/test_accelerate", "execution/test_device"),
     *("execution/test_fp8", "execution/test_normals", "networks/test_fp8", "stages/test_execution"),
