@@ -1,6 +1,6 @@
-"""The one error that a user can mend: what is wrong, and what to do about it."""
+"""The one error that a user can mend: what is wrong, and what to do about it; and other errors in a line."""
 
-__all__ = ["NotAffine", "SciffusionError"]
+__all__ = ["NotAffine", "SciffusionError", "reason"]
 
 
 class SciffusionError(Exception):
@@ -17,3 +17,10 @@ class SciffusionError(Exception):
 
 class NotAffine(SciffusionError):
     """A linear constraint in physical units is not linear under this variable's transform."""
+
+
+def reason(error: Exception) -> str:
+    """What went wrong, for a line of a log: the kind of error and its first line, with the next after a colon."""
+    first, *rest = str(error).splitlines() or [""]
+    line = f"{first} {rest[0].strip()}" if first.endswith(":") and rest else first
+    return f"{type(error).__name__}: {line[:200]}"

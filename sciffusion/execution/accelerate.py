@@ -14,12 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from sciffusion.caches import cache_folder
+from sciffusion.errors import reason
 from sciffusion.execution.cpu import tune_cpu
 from sciffusion.execution.graphs import Captured
 from sciffusion.execution.precision import Precision, autocast, resolve_precision, runs_in_fp8, tf32
 from sciffusion.networks.layers import bake
 
-__all__ = ["Accelerated", "Execution", "accelerate", "keep_compiled", "reason"]
+__all__ = ["Accelerated", "Execution", "accelerate", "keep_compiled"]
 
 log = logging.getLogger("sciffusion")
 
@@ -103,13 +104,6 @@ def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 def keep_compiled() -> None:
     """From now on torch keeps compiled code in a cache on disk that outlives the process."""
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder("inductor")))
-
-
-def reason(error: Exception) -> str:
-    """Why a compiler failed: the kind of error and its first line, with the next one where that ends in a colon."""
-    first, *rest = str(error).splitlines() or [""]
-    line = f"{first} {rest[0].strip()}" if first.endswith(":") and rest else first
-    return f"{type(error).__name__}: {line[:200]}"
 
 
 class _Guarded:

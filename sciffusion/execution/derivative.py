@@ -10,7 +10,7 @@ from torch import Tensor
 from sciffusion.context import Context
 from sciffusion.diffusion.distillation import trajectory_derivative
 from sciffusion.diffusion.flowmap import FlowMap
-from sciffusion.execution.accelerate import reason
+from sciffusion.errors import reason
 
 __all__ = ["CompiledDerivative"]
 

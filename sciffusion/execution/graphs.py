@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
+from sciffusion.errors import reason
+
 __all__ = ["Captured"]
 
 log = logging.getLogger("sciffusion")
@@ -58,7 +60,7 @@ class Captured:
             except Exception as error:
                 self.broken = True
                 self._records.clear()
-                log.warning("no CUDA graph (%s: %s): the network runs without", type(error).__name__, _first(error))
+                log.warning("no CUDA graph (%s): the network runs without", reason(error))
                 return self.function(*args)
             while len(self._records) > KEPT:
                 self._records.popitem(last=False)
@@ -114,7 +116,3 @@ def _signature(leaf: Any) -> Hashable:
     if isinstance(leaf, Tensor):
         return (tuple(leaf.shape), leaf.stride(), leaf.dtype, leaf.device)
     return repr(leaf)
-
-
-def _first(error: Exception) -> str:
-    return (str(error).splitlines() or [""])[0][:200]

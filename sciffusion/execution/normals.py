@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sciffusion.errors import reason
 from sciffusion.execution.transfer import to_device
 from sciffusion.noise import MemberNoise, NoiseKey, member_noise, window_bounds
 
@@ -40,10 +41,10 @@ def draws_noise(device: torch.device) -> bool:
         return False
     with _one_at_a_time:
         if device not in _checked:
-            reason = _refusal(device)
-            _checked[device] = reason is None
-            if reason is not None:
-                log.warning("no noise is drawn on %s (%s): the host draws it", device, reason)
+            refusal = _refusal(device)
+            _checked[device] = refusal is None
+            if refusal is not None:
+                log.warning("no noise is drawn on %s (%s): the host draws it", device, refusal)
         return _checked[device]
 
 
@@ -76,7 +77,7 @@ def _refusal(device: torch.device) -> str | None:
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # of an import, a compiler, a driver
-        return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
+        return reason(error)
     return None
 
 

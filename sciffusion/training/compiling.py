@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from sciffusion import config
-from sciffusion.execution.accelerate import keep_compiled, reason
+from sciffusion.errors import reason
+from sciffusion.execution.accelerate import keep_compiled
 
 __all__ = ["compile_networks", "repays", "uncompile"]
 
