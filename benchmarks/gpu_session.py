@@ -89,6 +89,7 @@ def speed(plan: Plan) -> Iterator[list[Command]]:
     out, parts = ["benchmarks/speed.py", "--out", str(plan.made / "speed.json")], max(1, len(plan.gpus))
     what = ["--train", "--jobs", "6", "--minutes", f"{(plan.left - LAST) / 60:.2f}"]
     what += ["--again", *plan.args.again] if plan.args.again else []  # --again alone would mean every row
+    what += ["--rows", *plan.args.rows.split(",")] if plan.args.rows else []
     yield [Command(f"speed{i}", [*out, *what, "--part", f"{i}/{parts}"], gpu) for i, gpu in plan.shared(parts)]
     yield [Command("merge", [*out, "--merge"])]
 
@@ -220,7 +221,7 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     add("stage", choices=[*STAGES, "apply"])
     add("out", type=Path)
     add("--seconds", type=float, default=570.0)
-    add("--rows", help="of the stage families: comma-separated PROBLEM/RECIPE[/SEED]")
+    add("--rows", help="comma-separated: PROBLEM/RECIPE[/SEED] of families, parts of names of speed")
     add("--continued", action="store_true", help="of the stage families: the same command follows on this machine")
     add("--again", nargs="*", default=AGAIN, metavar="PART", help="of the stage speed: rows to measure once more")
     add("--carried", type=Path, default=Path(".carried"))
