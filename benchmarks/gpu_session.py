@@ -42,7 +42,7 @@ AGAIN = tuple(f"train/unet-recipe/64/{row}" for row in ("b128/sciffusion", "b16/
 GPU_TESTS = (
     *("evaluation/test_gpu", "generation/test_gpu", "execution/test_accelerate", "execution/test_device"),
     *("execution/test_fp8", "execution/test_normals", "networks/test_fp8", "stages/test_execution"),
-    "training/test_compile",
+    *("training/test_compile", "training/test_module"),
 )
 NETWORKS = ("physicsnemo-songunet", "unet-100")  # of turbulence, the slowest first
 CANDIDATES = ("weights,shipped", "deep,lean")  # of the demo's network

@@ -83,7 +83,7 @@ class EMA:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Inverse of `state_dict`."""
         self.gamma, self.steps = float(state["gamma"]), int(state["steps"])
-        self.average = {name: value.clone() for name, value in state["average"].items()}
+        self.average = {name: own.copy_(state["average"][name]) for name, own in self.average.items()}
 
 
 def _overlap(t_a: NDArray[np.float64], g_a: NDArray[np.float64], t_b: Any, g_b: Any) -> NDArray[np.float64]:

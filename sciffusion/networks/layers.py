@@ -25,6 +25,7 @@ __all__ = [
     "Linear",
     "bake",
     "fp8_layers",
+    "lay_out",
     "lengthen",
     "normalise",
     "pixel_norm",
@@ -35,6 +36,7 @@ __all__ = [
 
 SILU_RMS = 0.596  # root mean square of silu(z), z ~ N(0, 1); EDM2 eq. 81
 _CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+_LAYOUTS = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
 def normalise(weight: Tensor, eps: float = 1e-6) -> Tensor:
@@ -224,6 +226,21 @@ def upsample(x: Tensor, size: Sequence[int], boundary: Sequence[Boundary]) -> Te
 
 
 @torch.no_grad()
+def lay_out(network: nn.Module) -> None:
+    """Keep the weights of convolutions with their channels innermost, as the tensor cores of GPUs take them.
+
+    So are their gradients and averages, and the answers of the convolutions. Values do not change.
+    """
+    for module in network.modules():
+        if isinstance(module, Conv):
+            module.weight.data = _channels_last(module.weight.data)
+
+
+def _channels_last(weight: Tensor) -> Tensor:
+    return weight.contiguous(memory_format=_LAYOUTS.get(weight.ndim, torch.contiguous_format))
+
+
+@torch.no_grad()
 def bake(
     network: nn.Module, dtype: torch.dtype | None = None, *, channels_last: bool = False, in_fp8: bool = False
 ) -> nn.Module:
@@ -235,17 +252,11 @@ def bake(
     The parameters stay as they are; `unbake` and ``network.train()`` drop the cache.
     """
     network.eval()
-    layouts = {
-        2: torch.contiguous_format,
-        3: torch.contiguous_format,
-        4: torch.channels_last,
-        5: torch.channels_last_3d,
-    }
     for module in network.modules():
         if isinstance(module, _Weighted):
             module.unbake()
             weight = module.effective().to(dtype=dtype).clone()
-            module.baked = weight.to(memory_format=layouts[weight.ndim]) if channels_last else weight
+            module.baked = _channels_last(weight) if channels_last else weight
     for layer in fp8_layers(network) if in_fp8 else []:
         layer.rounded = fp8.Product(layer.exact(), layer.bias)
     return network

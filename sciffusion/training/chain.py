@@ -21,13 +21,13 @@ from sciffusion import config, stopping
 from sciffusion.datasets.pairs import ExperimentData
 from sciffusion.emulator import Emulator
 from sciffusion.errors import SciffusionError
-from sciffusion.execution.device import resolve_device
 from sciffusion.stages.base import Stage
 from sciffusion.stages.build import build_stage
 from sciffusion.stages.flowmap import FlowMapStage
 from sciffusion.stopping import Stopped
 from sciffusion.training.callbacks import StopOnSignal, last_checkpoint
 from sciffusion.training.coding import AutoencoderModule
+from sciffusion.training.compiling import device_of
 from sciffusion.training.data import TrainingData
 from sciffusion.training.denoising import DenoiserModule
 from sciffusion.training.mapping import FlowMapModule
@@ -36,7 +36,7 @@ from sciffusion.training.regressing import RegressionModule
 from sciffusion.training.teacher import teacher_of
 from sciffusion.training.trainer import make_trainer
 
-__all__ = ["check_batches", "device_of", "extended", "leads", "steps_of", "wait_for"]
+__all__ = ["check_batches", "extended", "leads", "steps_of", "wait_for"]
 
 log = logging.getLogger(__name__)
 MODULES: dict[str, Callable[[Any, config.TrainSettings], StageModule]] = {
@@ -141,11 +141,6 @@ def _prepared(
         Emulator([*earlier.values(), stage], {"recipe": settings.recipe}).save(path)
     wait_for(path / "model.json")
     return Emulator.load(path).stage
-
-
-def device_of(settings: config.TrainSettings) -> torch.device:
-    """Where the first process measures."""
-    return resolve_device("cpu" if settings.accelerator == "cpu" else None)
 
 
 def leads() -> bool:

@@ -1,4 +1,4 @@
-"""Compiling the networks of a training: where it is worth its time, how, and the way back where the compiler fails."""
+"""How the networks of a training are run: their layout, where compiling is worth its time, how, and the way back."""
 
 import logging
 from collections.abc import Iterable
@@ -10,12 +10,26 @@ from torch import nn
 from sciffusion import config
 from sciffusion.errors import reason
 from sciffusion.execution.accelerate import keep_compiled
+from sciffusion.execution.device import resolve_device
+from sciffusion.networks.layers import lay_out
 
-__all__ = ["compile_networks", "repays", "uncompile"]
+__all__ = ["compile_networks", "device_of", "lay_out_networks", "repays", "uncompile"]
 
 log = logging.getLogger(__name__)
 LONG = 2000, 5.0  # steps and minutes from which a training repays compiling
 RECORDED = 2**20  # cells of a batch up to which a GPU computes a step faster than the host launches its kernels
+
+
+def device_of(settings: config.TrainSettings) -> torch.device:
+    """Where the first process trains."""
+    return resolve_device("cpu" if settings.accelerator == "cpu" else None)
+
+
+def lay_out_networks(networks: Iterable[nn.Module], device: torch.device) -> None:
+    """In place, before averages and optimisers copy the layout. CPUs train wide networks faster as they are."""
+    if device.type == "cuda":
+        for network in networks:
+            lay_out(network)
 
 
 def repays(settings: config.TrainSettings, device: torch.device) -> bool:

@@ -25,7 +25,7 @@ from sciffusion.errors import SciffusionError
 from sciffusion.execution.derivative import CompiledDerivative
 from sciffusion.stages.denoiser import DenoiserStage
 from sciffusion.stages.flowmap import FlowMapStage
-from sciffusion.training.compiling import repays
+from sciffusion.training.compiling import device_of, lay_out_networks, repays
 from sciffusion.training.module import StageModule
 from sciffusion.training.rounds import Halved, progressive_grid, round_of
 
@@ -51,6 +51,8 @@ class FlowMapModule(StageModule):
                 "use `sciffusion distill RUN`, or set teacher: to a run folder",
             )
         self._teacher = [teacher]  # in a list: its weights are not the student's
+        if teacher is not None:
+            lay_out_networks(teacher.networks(), device_of(settings))
         self.derivative: Callable[..., Tensor] = trajectory_derivative
         self._round = 0
         self._master: FlowMap | None = None

@@ -21,7 +21,7 @@ from sciffusion.diffusion.ema import EMA, gamma_of_halflife
 from sciffusion.diffusion.objectives import almost_fair_crps
 from sciffusion.stages.items import Item
 from sciffusion.stages.networked import NetworkStage
-from sciffusion.training.compiling import compile_networks, repays, uncompile
+from sciffusion.training.compiling import compile_networks, device_of, lay_out_networks, repays, uncompile
 
 __all__ = ["StageModule", "seed_step"]
 
@@ -40,6 +40,7 @@ class StageModule(pl.LightningModule):
 
     def __init__(self, stage: NetworkStage, settings: config.TrainSettings) -> None:
         super().__init__()
+        lay_out_networks(stage.networks(), device_of(settings))
         self.stage = stage
         self.settings = settings
         self.ema = EMA(stage, gamma_of_halflife(settings.ema_halflife))
@@ -146,6 +147,14 @@ class StageModule(pl.LightningModule):
             compile_networks(self.networks(), self._cells(), self.device)
         self.train()
         self._set_boundary(self.trainer.datamodule.training)  # type: ignore[attr-defined]
+
+    def on_train_start(self) -> None:
+        """Give what a checkpoint holds the layout of the weights, which another kind of device may have saved."""
+        for optimizer in self.trainer.optimizers:
+            for weight, state in optimizer.state.items():
+                for name, value in state.items():
+                    if value.shape == weight.shape:
+                        state[name] = torch.empty_like(weight).copy_(value)
 
     def _cells(self) -> int | None:
         """Cells of a batch, where one process calls each network once a step."""

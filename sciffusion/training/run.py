@@ -34,8 +34,9 @@ from sciffusion.errors import SciffusionError
 from sciffusion.fields.output import write_text
 from sciffusion.stages.base import Stage
 from sciffusion.stages.baselines import build_baselines
-from sciffusion.training.chain import check_batches, device_of, extended, leads, steps_of, wait_for
+from sciffusion.training.chain import check_batches, extended, leads, steps_of, wait_for
 from sciffusion.training.coding import floors
+from sciffusion.training.compiling import device_of
 from sciffusion.training.teacher import teacher_of
 
 __all__ = ["train"]

@@ -12,9 +12,9 @@ from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 
 from sciffusion import config
-from sciffusion.execution.device import resolve_device
 from sciffusion.execution.precision import resolve_precision
 from sciffusion.training.callbacks import Bar, Checkpoints, LogLines, last_checkpoint, step_of
+from sciffusion.training.compiling import device_of
 from sciffusion.training.metrics import MetricsFile
 
 __all__ = ["make_trainer"]
@@ -53,8 +53,7 @@ def _precision(settings: config.TrainSettings) -> Any:
     """Lightning's name for it."""
     if settings.precision != "auto":
         return settings.precision
-    device = resolve_device("cpu" if settings.accelerator == "cpu" else None)
-    return "bf16-mixed" if resolve_precision("auto", device) == torch.bfloat16 else "32-true"
+    return "bf16-mixed" if resolve_precision("auto", device_of(settings)) == torch.bfloat16 else "32-true"
 
 
 def _cluster() -> list[Any]:

@@ -6,7 +6,7 @@ from torch import nn
 
 from sciffusion.context import Context
 from sciffusion.errors import SciffusionError
-from sciffusion.networks.layers import Conv, bake, upsample
+from sciffusion.networks.layers import Conv, bake, lay_out, upsample
 from sciffusion.networks.unet import UNet
 from sciffusion.stage_settings import UNetSettings
 
@@ -194,6 +194,17 @@ def test_channels_last_changes_the_layout_and_nothing_else():
     plain = network(x, noise(2))
     last = network.to(memory_format=torch.channels_last)(x.to(memory_format=torch.channels_last), noise(2))
     torch.testing.assert_close(last, plain, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("rank", [1, 2, 3])
+def test_laid_out_for_a_gpu_a_network_computes_the_same(rank):
+    network = unet(rank=rank, boundary=("periodic",) * rank, style="classic")
+    x = draw(2, 3, *[8] * rank)
+    plain = network(x, noise(2))
+    lay_out(network)
+    torch.testing.assert_close(network(x, noise(2)), plain, rtol=1e-4, atol=1e-4)
+    inner = [layer.weight.stride(1) for layer in network.modules() if isinstance(layer, Conv) and layer.reach]
+    assert inner == [1 if rank > 1 else 3] * len(inner)  # torch has no such layout for one axis
 
 
 def test_upsampling_keeps_the_coarse_cells_and_a_linear_function():
