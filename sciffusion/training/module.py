@@ -72,7 +72,7 @@ class StageModule(pl.LightningModule):
 
     def training_step(self, batch: dict[str, Any], index: int) -> Tensor:
         """The loss of one batch."""
-        seed_step(self.settings.seed, self.global_step, self.global_rank)
+        seed_step(self.settings.seed, self.global_step, self.global_rank, self.device)
         try:
             loss = self.loss(batch)
         except TorchDynamoException as error:
@@ -234,7 +234,13 @@ class StageModule(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
 
-def seed_step(seed: int, step: int, rank: int) -> None:
-    """Seed torch's generators for one step; SeedSequence keeps neighbouring steps unrelated."""
+def seed_step(seed: int, step: int, rank: int, device: torch.device) -> None:
+    """Seed the generators of the host and of ``device`` for one step; SeedSequence keeps neighbouring steps unrelated.
+
+    ``torch.manual_seed`` would note the call stack for every kind of device that there is not, which takes a while.
+    """
     words = np.random.SeedSequence([seed, step, rank]).generate_state(2, np.uint32)
-    torch.manual_seed(int(words[0]) << 31 | int(words[1]) >> 1)
+    word = int(words[0]) << 31 | int(words[1]) >> 1
+    torch.default_generator.manual_seed(word)
+    if device.type != "cpu":
+        torch.get_device_module(device).manual_seed(word)

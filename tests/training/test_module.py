@@ -1,11 +1,15 @@
-"""Every stage in training: the layout of its weights on a GPU."""
+"""Every stage in training: the layout of its weights on a GPU, and the seeds of a step."""
 
+import traceback
+
+import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
 
 import sciffusion as sf
 from sciffusion.training import module
+from sciffusion.training.module import seed_step
 from tests.tiny import tiny_data, tiny_experiment
 
 
@@ -63,3 +67,16 @@ def test_what_a_host_has_begun_goes_on_on_a_gpu(tmp_path):
     trained(tmp_path / "run", data, 3)
     _, last, convolutions = trained(tmp_path / "run", data, 6, accelerator="cuda")
     assert last == convolutions
+
+
+def test_a_step_is_seeded_as_by_torch_but_without_a_look_at_the_stack(monkeypatch):
+    high, low = np.random.SeedSequence([3, 7, 1]).generate_state(2, np.uint32)
+    torch.manual_seed(int(high) << 31 | int(low) >> 1)
+    wanted = torch.rand(5)
+
+    def noted(*args):
+        raise AssertionError("the stack was noted")
+
+    monkeypatch.setattr(traceback, "format_stack", noted)
+    seed_step(3, 7, 1, torch.device("cpu"))
+    assert torch.equal(torch.rand(5), wanted)
