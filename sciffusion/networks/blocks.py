@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from sciffusion.boundary import Boundary
 from sciffusion.networks.attention import Attention
-from sciffusion.networks.layers import SILU_RMS, Conv, Linear, pixel_norm, sum_weights
+from sciffusion.networks.layers import SILU_RMS, Conv, Fourier, Linear, pixel_norm, sum_weights
 
 __all__ = ["ClassicBlock", "Embedding", "PreservingBlock", "Stack"]
 
@@ -20,7 +20,8 @@ class Embedding(nn.Module):
 
     The last ``late_features`` of the vector begin without effect: a student that is told more than its teacher was
     starts as the teacher, and rows that start at zero cannot be normalised, for they would be of unit norm after one
-    step.
+    step. They tell of levels, and become ``features`` waves each, as the noise level does: of numbers as they are, the
+    network learns to tell far levels apart, no near ones.
     """
 
     def __init__(
@@ -29,7 +30,8 @@ class Embedding(nn.Module):
         super().__init__()
         self.noise = Linear(features, width, normalised)
         self.vector = Linear(vector_features, width, normalised) if vector_features else None
-        self.late = Linear(late_features, width, normalised=False, zero=True) if late_features else None
+        self.fourier = Fourier(features)
+        self.late = Linear(late_features * features, width, normalised=False, zero=True) if late_features else None
         self.features = vector_features
         self.gain = 1 / SILU_RMS if normalised else 1.0
         self.mix = Linear(width, width, normalised, gain=self.gain)
@@ -41,7 +43,7 @@ class Embedding(nn.Module):
             keep, share = sum_weights(0.5)
             x = torch.add(x * keep, self.vector(vector[:, : self.features].to(x.dtype)), alpha=share)
         if self.late is not None and vector is not None:
-            x = x + self.late(vector[:, self.features :].to(x.dtype))
+            x = x + self.late(self.fourier(vector[:, self.features :]).flatten(1).to(x.dtype))
         return F.silu(self.mix(F.silu(x))) * self.gain
 
 

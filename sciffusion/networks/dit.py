@@ -40,7 +40,7 @@ class DiT(Bounded):
     context_channels, vector_features, token_features
         Channels, features and token features of the contexts it will be given.
     late_features
-        More features at the end of the vector, which begin without effect.
+        Levels at the end of the vector, told in waves as the noise level is; they begin without effect.
     settings
         Size.
     """

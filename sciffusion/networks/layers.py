@@ -173,7 +173,7 @@ class Conv(_Weighted):
 
 
 class Fourier(nn.Module):
-    """Features sqrt(2) cos(2 pi (f c + p)) of a scalar (EDM2 eq. 75).
+    """Features sqrt(2) cos(2 pi (f c + p)) of scalars (EDM2 eq. 75).
 
     Frequencies are the quantiles of a standard normal and phases a golden-ratio sequence instead of random draws, so
     that they do not depend on a seed.
@@ -189,8 +189,8 @@ class Fourier(nn.Module):
         self.register_buffer("phase", torch.remainder(rank * (math.sqrt(5) - 1) / 2, 1).float(), persistent=False)
 
     def forward(self, c: Tensor) -> Tensor:
-        """(batch,) to (batch, features), in float32."""
-        angle = c.float()[:, None] * self.frequency + self.phase
+        """(...) to (..., features), in float32."""
+        angle = c.float()[..., None] * self.frequency + self.phase
         return math.sqrt(2) * torch.cos(2 * math.pi * angle)
 
 

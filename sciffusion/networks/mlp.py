@@ -30,7 +30,7 @@ class MLP(nn.Module):
     """Vectors (batch, in_channels, 1) to vectors of the same shape; the contract of the other networks.
 
     ``context_rank`` is the rank of the grid that the context's channels lie on; tokens are averaged. ``late_features``
-    more at the end of the vector begin without effect.
+    levels more at the end of the vector, told in waves, begin without effect.
     """
 
     def __init__(

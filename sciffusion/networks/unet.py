@@ -45,7 +45,7 @@ class UNet(Bounded):
     context_channels, vector_features, token_features
         Channels, features and token features of the contexts it will be given. Tokens need ``settings.attention``.
     late_features
-        More features at the end of the vector, which begin without effect.
+        Levels at the end of the vector, told in waves as the noise level is; they begin without effect.
     settings
         Size and style.
     """

@@ -168,9 +168,10 @@ def _continuous(module: FlowMapModule, teacher: DenoiserStage | None) -> Objecti
 def _mean_flow(module: FlowMapModule) -> Objective:
     """With a teacher the student begins as a denoiser, and needs no samples that train it as one.
 
-    The levels are sCM's: the paper's, -0.4 and 1, hardly reach those where the finest scales of a field are decided.
+    The paper's levels, log-normal (-0.4, 1), hardly reach those where the finest scales of a field are decided, nor,
+    as sCM's (-1, 1.4), those where samplers start: their first step's errors stay, as no noise is added after it.
     """
-    teacher, noise = module.teacher, _levels(module, -1.0, 1.4)
+    teacher, noise = module.teacher, _levels(module, 0.0, 1.8)
     if teacher is None:
         return MeanFlow(noise=noise, derivative=module.derivative)
     found = teacher.denoiser

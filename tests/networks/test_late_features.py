@@ -1,10 +1,12 @@
-"""Features of a vector that only a student is told: they begin without effect, and then have one of their own."""
+"""Levels that only a student is told: they begin without effect, and then are heeded as the noise level is."""
 
 import pytest
 import torch
 
 from sciffusion.context import Context
+from sciffusion.networks.blocks import Embedding
 from sciffusion.networks.dit import DiT
+from sciffusion.networks.layers import Fourier
 from sciffusion.networks.mlp import MLP
 from sciffusion.networks.unet import UNet
 from sciffusion.stage_settings import DiTSettings, MLPSettings, UNetSettings
@@ -43,6 +45,15 @@ def test_late_features_begin_without_effect_and_come_last(kind, known):
         torch.testing.assert_close(student(x, level, both), expected)
         student.embedding.late.weight.normal_()
         moved = (student(x, level, both) - expected).abs().flatten(1).amax(1)
-        same = student(x, level, Context(vector=torch.cat([told, 0 * late], 1)))
     assert (moved > 1e-3).all()
-    torch.testing.assert_close(same, expected)  # zeros say nothing: there is no bias
+
+
+def test_a_late_feature_is_told_in_the_waves_of_the_noise_level():
+    """With the noise level's weights it has the noise level's effect: near levels are as far apart as there."""
+    teacher, student = Embedding(8, 0, 16, normalised=False), Embedding(8, 0, 16, normalised=False, late_features=1)
+    student.load_state_dict(teacher.state_dict(), strict=False)
+    student.late.load_state_dict(teacher.noise.state_dict())
+    torch.nn.init.zeros_(student.noise.weight)
+    torch.nn.init.zeros_(student.noise.bias)
+    level, other = torch.linspace(-1.5, 1.0, 5), torch.randn(5, 8)
+    torch.testing.assert_close(student(other, level[:, None]), teacher(Fourier(8)(level), None))

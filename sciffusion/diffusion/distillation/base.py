@@ -40,12 +40,9 @@ class Objective:
 
     Parameters
     ----------
-    power : of the adaptive weight (mean square + 1e-3)^-power per sample (Geng et al. 2025, arXiv:2505.13447, eq. 22);
-        0: none. With it the noise of a target moves the minimum a little.
     uncertainty : learned weight per level, trained with the student.
     """
 
-    power: float = 0.0
     uncertainty: LearnedUncertainty | None = None
 
     def levels(self, batch: int, generator: torch.Generator | None = None, progress: float = 1.0) -> Tensor:
@@ -75,8 +72,6 @@ class Objective:
         levels = (levels.pin_memory() if x0.is_cuda and not levels.is_cuda else levels).to(x0, non_blocking=True)
         draw = Draw(x0, noises.draw(student, x0, generator), levels, cond, progress, generator)
         loss = self.loss(student, draw, weights, valid)
-        if self.power:
-            loss = loss / (loss.detach() + 1e-3) ** self.power
         return loss if self.uncertainty is None else self.uncertainty(loss, levels[0])
 
     def loss(self, student: FlowMap, draw: Draw, weights: Tensor | None, valid: Tensor | None) -> Tensor:

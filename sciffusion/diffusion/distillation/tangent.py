@@ -3,13 +3,13 @@
     d f(x, sigma, s) / d log sigma = 0   where   dx / d log sigma = x - e,                       (1)
 
 with e the teacher's D(x, sigma), or x0 itself, whose mean given x that is. The derivative is one forward-mode product.
-In terms of the average denoiser A every such objective has the residual
+In terms of the average denoiser A such objectives have the residual
 
-    w (A - [A - k df / d log sigma]),   [] held fixed,                                           (2)
+    w (A - [A - df / d log sigma]),   [] held fixed,                                             (2)
 
-and differs in w, k and s alone. sCM, on TrigFlow's path, has s = 0, k = 1, w = sqrt(1 + 1 / sigma^2). MeanFlow, on the
-straight path t = sigma / (1 + sigma), has w = 1 / t, k = (1 + sigma) / (1 + s), and is flow matching where s = sigma.
-docs/theory.md derives both.
+and differ in w and s alone. sCM, on TrigFlow's path, has s = 0, w = sqrt(1 + 1 / sigma^2). MeanFlow, on the path
+x0 + sigma z itself, has any s, w = 1 / sigma, and is flow matching where s = sigma. Both have the former's w here,
+which is that of the network's answer F. docs/theory.md derives both.
 """
 
 from collections.abc import Callable
@@ -41,13 +41,22 @@ def trajectory_derivative(
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Tangent(Objective):
-    """Distils a ``teacher``; None trains on the data. ``warmup``: share of the training over which the ``derivative``
-    is brought in (Lu & Song 2024, section 4.2); till then ``end`` is a target too, which damps what it amplifies.
+    """Equation (2), w in the units of the network's answer.
+
+    Parameters
+    ----------
+    noise : distribution of the levels.
+    teacher : whose answers are distilled; None trains on the data.
+    warmup : share of the training over which the ``derivative`` is brought in (Lu & Song 2024, section 4.2); till then
+        ``end`` is a target too, which damps what it amplifies.
+    offset : c of the normalised tangent g / (rms of g + c); None leaves the tangent as it is.
     """
 
     noise: Levels
     teacher: Denoiser | None = None
     warmup: float = 0.0
+    offset: float | None = 0.1
+    sigma_data: float = 1.0
     derivative: Callable[..., Tensor] = trajectory_derivative
 
     @torch.no_grad()
@@ -59,35 +68,16 @@ class _Tangent(Objective):
         """From the residual without the derivative to the ``whole`` one, as far as the warm-up has come."""
         return torch.lerp(instant, whole, min(progress / self.warmup, 1.0) if self.warmup else 1.0)
 
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class ContinuousConsistency(_Tangent):
-    """Simplified continuous-time consistency (Lu & Song 2024, sCM, arXiv:2410.11081, algorithm 1 and eq. 8).
-
-    Parameters
-    ----------
-    noise : distribution of sigma; the paper's is log-normal with p_mean -1, p_std 1.4.
-    offset : c of the normalised tangent g / (rms of g + c); None leaves the tangent as it is.
-    """
-
-    warmup: float = 0.1
-    offset: float | None = 0.1
-    sigma_data: float = 1.0
-
-    def levels(self, batch: int, generator: torch.Generator | None = None, progress: float = 1.0) -> Tensor:
-        """A level per sample, (1, batch)."""
-        return self.noise.sample(batch, generator)[None]
-
     def residual(self, student: FlowMap, draw: Draw) -> Tensor:
-        """(F - F fixed) + g in the units of the network's answer F, g = cos(t) df / dt with tan(t) = sigma."""
-        (sigma,) = draw.levels
-        x, zero = draw.at(sigma), torch.zeros_like(sigma)
+        """(F - F fixed) + g, g = cos(t) df / dt with tan(t) = sigma / sigma_data."""
+        sigma, sigma_to = draw.levels
+        x = draw.at(sigma)
         spread = (sigma**2 + self.sigma_data**2).sqrt()
         sine, cosine = expand(sigma / spread, x), expand(self.sigma_data / spread, x)
         end = self.end(draw, x)
         with same_dropout(x):
-            whole = self.derivative(student, x, sigma, zero, end, draw.cond)
-        answer = student.average(x, sigma, zero, draw.cond)
+            whole = self.derivative(student, x, sigma, sigma_to, end, draw.cond)
+        answer = student.average(x, sigma, sigma_to, draw.cond)
         g = self.blend(cosine**2 * (answer.detach() - end), whole, draw.progress) / (sine * self.sigma_data)
         if self.offset is not None:
             g = g / (expand(g.flatten(1).square().mean(1).sqrt(), g) + self.offset)
@@ -95,17 +85,32 @@ class ContinuousConsistency(_Tangent):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class ContinuousConsistency(_Tangent):
+    """Simplified continuous-time consistency (Lu & Song 2024, sCM, arXiv:2410.11081, algorithm 1 and eq. 8): s = 0.
+
+    The paper's ``noise`` is log-normal with p_mean -1, p_std 1.4.
+    """
+
+    warmup: float = 0.1
+
+    def levels(self, batch: int, generator: torch.Generator | None = None, progress: float = 1.0) -> Tensor:
+        """Where from, and 0: (2, batch)."""
+        sigma = self.noise.sample(batch, generator)
+        return torch.stack([sigma, torch.zeros_like(sigma)])
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class MeanFlow(_Tangent):
-    """Geng et al. 2025, arXiv:2505.13447, algorithm 1: the average velocity of the straight path.
+    """Geng et al. 2025, arXiv:2505.13447: the average velocity between any two levels, here of the path x0 + sigma z.
+
+    With a teacher it is the flow-map distillation of Sabour et al. 2025 (Align Your Flow, arXiv:2506.14603, EMD).
 
     Parameters
     ----------
-    noise : distribution of both levels; the paper's, a logit-normal t (-0.4, 1), is log-normal in sigma.
     diagonal : share of samples with s = sigma, which are trained as a denoiser.
     final : share of the others with s = 0, where samplers end and which no continuous distribution of s contains.
     """
 
-    power: float = 1.0
     diagonal: float = 0.75
     final: float = 0.25
 
@@ -116,14 +121,3 @@ class MeanFlow(_Tangent):
         u = torch.rand(batch, generator=generator, device=sigma.device)
         lower = torch.where(u < self.diagonal + self.final * (1 - self.diagonal), 0, lower)
         return torch.stack([sigma, torch.where(u < self.diagonal, sigma, lower)])
-
-    def residual(self, student: FlowMap, draw: Draw) -> Tensor:
-        """Error of the average velocity, up to its sign."""
-        sigma, sigma_to = draw.levels
-        x = draw.at(sigma)
-        end = self.end(draw, x)
-        with same_dropout(x):
-            change = self.derivative(student, x, sigma, sigma_to, end, draw.cond)
-        answer = student.average(x, sigma, sigma_to, draw.cond)
-        g = self.blend(answer.detach() - end, expand((1 + sigma) / (1 + sigma_to), x) * change, draw.progress)
-        return expand((1 + sigma) / sigma, x) * (answer - answer.detach() + g)
