@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from families_pictures import draw_fields, draw_spectra
 from families_problems import OTHERS
-from families_table import Entry, grouped, log_power, read, table
+from families_table import Entry, grouped, log_power, read, table, yardstick
 from families_verdict import judgement
 
 from sciffusion import recipes
@@ -33,7 +33,8 @@ hundredth within the time. No denoiser is analytic. On the week of ERA5 networks
 experiment.
 
 - CRPS ratio: fair CRPS over that of the yardstick on the same truths. This is the exact posterior where it is known,
-  whose CRPS is computed in closed form: 1 is perfect. Elsewhere it is the linear-Gaussian regression on coarse cells.
+  whose CRPS is computed in closed form: 1 is perfect. Elsewhere it is the linear-Gaussian regression on coarse cells,
+  the best of those that are fitted in the recipes' units.
 - RALSD: rms over half octaves, up to 0.8 of Nyquist, of the log ratio of the members' power to the truths'
   ([scores](scores.md)); log-power rms: over single shells of wavenumber up to Nyquist, in natural logarithms.
 - coarse rms: how far the members' block means are from the coarse input, in units of its sd. Members of simulated
@@ -123,7 +124,7 @@ def yardstick_text(entries: Sequence[Entry]) -> str:
     problem = entries[0]["problem"]
     kind = "the exact posterior" if problem.startswith("grf") else "the linear-Gaussian regression"
     kind = "persistence with Gaussian errors" if problem == "gcm" else kind
-    one = entries[0]
+    one = yardstick(problem, entries)
     return (
         f"{one['members']} draws of the yardstick, {kind}, have a CRPS of {one['yardstick_crps']:.4g}{closed(one)},"
         f" spread/skill {one['yardstick_spread_skill']:.3f}, RALSD {one['yardstick_ralsd']:.2f} dB and log-power rms"

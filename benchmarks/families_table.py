@@ -9,7 +9,7 @@ import numpy as np
 
 from sciffusion.datasets import PROBLEMS
 
-__all__ = ["Entry", "grouped", "line", "log_power", "read", "table"]
+__all__ = ["Entry", "grouped", "line", "log_power", "read", "table", "yardstick"]
 
 Entry = dict[str, Any]
 
@@ -29,8 +29,19 @@ COLUMNS: dict[str, tuple[Callable[[Entry], float], str]] = {
 
 
 def read(folder: Path) -> list[Entry]:
-    """All rows."""
-    return [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+    """All rows, those of a problem over one yardstick."""
+    entries = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+    for entry in entries:
+        over = entry["yardstick_crps"] / yardstick(entry["problem"], entries)["yardstick_crps"]
+        if entry.get("exact_crps") is None:
+            entry["crps_ratio"] *= over
+            entry["crps_ratio_interval"] = (over * np.array(entry["crps_ratio_interval"])).tolist()
+    return entries
+
+
+def yardstick(problem: str, entries: Sequence[Entry]) -> Entry:
+    """The row with the best yardstick: regressions are fitted in the units of a recipe, which may be roots of them."""
+    return min((entry for entry in entries if entry["problem"] == problem), key=lambda entry: entry["yardstick_crps"])
 
 
 def log_power(entry: Entry, of: str = "members") -> float:

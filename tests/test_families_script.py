@@ -233,6 +233,20 @@ def test_precipitation_is_held_against_the_truths():
 
 
 @pytest.mark.usefixtures("benchmarks")
+def test_rows_of_a_problem_are_over_the_best_yardstick(tmp_path):
+    import families_table
+
+    rain = {"problem": "era5-tp", "exact_crps": None, "crps_ratio": 0.8, "crps_ratio_interval": [[0.7, 0.9]]}
+    other = {"problem": "grf", "crps_ratio": 1.0, "yardstick_crps": 0.5}  # over the exact answer
+    made = {"a": row("edm", **rain, yardstick_crps=0.05), "b": row("precipitation", **rain, yardstick_crps=0.04)}
+    for name, entry in (made | {"c": row("edm", **other)}).items():
+        (tmp_path / f"{name}.json").write_text(json.dumps(entry))
+    entries = families_table.read(tmp_path)
+    assert [entry["crps_ratio"] for entry in entries] == pytest.approx([1.0, 0.8, 1.0])
+    assert entries[0]["crps_ratio_interval"] == [pytest.approx([0.875, 1.125])]
+
+
+@pytest.mark.usefixtures("benchmarks")
 def test_rankings_need_two_standard_deviations_of_the_seeds():
     seeds = [row("edm", seed=seed, crps_ratio=ratio) for seed, ratio in enumerate((1.000, 1.001, 1.002))]
     text = judged("grf", *seeds, row("dit", crps_ratio=1.0028), row("flow", crps_ratio=1.0032))[-1]
