@@ -31,7 +31,7 @@ from sciffusion.training.rounds import Halved, progressive_grid, round_of
 
 __all__ = ["FlowMapModule"]
 
-CONTINUOUS = ("sct", "scd", "meanflow")  # trained by a derivative along trajectories
+OWN = ("ect", "sct", "scd", "meanflow")  # objectives whose targets are the student's own answers nearby
 MEMBERS = 4  # of the validation score
 WARMUP = 0.5  # of derivatives; till then the answer is drawn to what takes power from every scale, too
 
@@ -65,8 +65,8 @@ class FlowMapModule(StageModule):
 
     @property
     def momentum(self) -> float:
-        """None for residuals that are a derivative: what it turns, the memory of former steps makes grow."""
-        return 0.0 if self.stage.settings.objective in CONTINUOUS else super().momentum
+        """None where an answer is drawn to one's own nearby: what that turns, the memory of former steps makes grow."""
+        return 0.0 if self.stage.settings.objective in OWN else super().momentum
 
     def networks(self) -> list[Any]:
         """The student's and the teacher's."""
