@@ -92,8 +92,8 @@ def section(problem: str, entries: Sequence[Entry], results: Path, docs: Path) -
     ]
     lines += ["", *table(entries), "", sentence(yardstick_text(entries)), ""]
     remarks = [f"- `{entry['recipe']}`: {remark}" for entry in entries for remark in entry.get("remarks", [])]
-    lines += [*remarks, ""] if remarks else []
-    lines += [*verdict, ""] if any(verdict := judgement(problem, groups)) else []
+    lines += [*map(sentence, remarks), ""] if remarks else []
+    lines += [*map(sentence, verdict), ""] if any(verdict := judgement(problem, groups)) else []
     lines += [f"![Fields of one case on {problem}](images/families-{problem}.png)", ""]
     draw_fields(groups, results, docs / "images" / f"families-{problem}.png")
     draw_spectra(groups, docs / "images" / f"families-{problem}-spectra.png")
@@ -105,7 +105,10 @@ def section(problem: str, entries: Sequence[Entry], results: Path, docs: Path) -
 
 
 def sentence(text: str) -> str:
-    return textwrap.fill(" ".join(text.split()), WIDTH, break_long_words=False, break_on_hyphens=False)
+    """In lines; those of a list's item are indented."""
+    indent = "  " if text.startswith("- ") else ""
+    how = {"break_long_words": False, "break_on_hyphens": False, "subsequent_indent": indent}
+    return textwrap.fill(" ".join(text.split()), WIDTH, **how)
 
 
 def origin(entries: Sequence[Entry]) -> str:

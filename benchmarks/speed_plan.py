@@ -4,12 +4,13 @@ A file of results is {machine: {"rows": {name: row}}}; that of part i of n lies 
 """
 
 import json
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from speed_rows import Row
+
+from sciffusion.fields.output import write_text
 
 COMPILE = {"physicsnemo-songunet": 60.0, "diffusers-unet2d": 48.0}  # seconds of one of eight at once; others: 30
 START, TRAIN_START = 7.0, 25.0  # networks, inputs, code from the cache, garbage; data and Lightning's own
@@ -63,9 +64,7 @@ def read(path: Path) -> dict:
 def save(path: Path, known: dict) -> None:
     """Write the file whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".writing")
-    part.write_text(json.dumps(known, indent=1))
-    os.replace(part, path)
+    write_text(path, json.dumps(known, indent=1))
 
 
 def part_file(path: Path, part: int, parts: int) -> Path:
