@@ -35,6 +35,8 @@ TOY = {"steps": 90, "validate_every": 45, "batch_size": 4, "validation_cases": 1
 BATCH = 2**19  # cells of a training batch: 128 fields of 64 x 64, 32 of 128 x 128
 MANY = 100  # network calls per member from which a quarter of the cases has to do
 VALUES = {name: math.prod(one.shape) * len(one.variables) for name, one in PROBLEMS.items()}  # of a field
+VALUES |= {"gcm": 4 * 48 * 96, "gcm-window": 4 * 4 * 48 * 96}
+FEW = 128**2  # of the week of ERA5, which has six test times for 64 cases
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ class Row:
 
     def seconds_after(self, args: argparse.Namespace) -> float:
         """What sampling and scoring take on an H100: as measured for 20 calls on `grf`, by the values drawn."""
-        values = args.members * self.cases(args) * VALUES.get(self.problem, 128**2)
+        values = args.members * self.cases(args) * VALUES.get(self.problem, FEW)
         return 10 + values / 2.5e6 * (1 + self.calls / 20)
 
     def trained(self, args: argparse.Namespace) -> bool:

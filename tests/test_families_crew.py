@@ -63,6 +63,8 @@ def test_what_would_not_end_in_time_is_passed_over(tmp_path, crews):
     assert crew.next("0") == ect  # a tenth of the network calls
     now[0] = 560 - crew._ahead(ect, "0") + 0.1
     assert crew.next("0") is None
+    (window,) = rows("gcm-window/window")
+    assert window.seconds_after(args) > 180  # 41 s of sampling were measured, and more than 125 s of scoring
 
 
 def test_of_rows_that_another_command_ends_the_training_alone_has_to_fit(tmp_path, crews):
