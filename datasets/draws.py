@@ -66,26 +66,21 @@ class DrawSpace:
         """Whether windows are smaller than the grid."""
         return self.size != self.shape
 
-    @property
-    def fixed(self) -> bool:
-        """Whether a sample is its whole case as it is, so that there is nothing but the case to be drawn."""
-        return not (self.cropped or any(self.rolls) or any(self.mirrors))
-
-    def draw(self, seed: int, index: int) -> Draw:
-        """Sample number ``index`` of the run; every case comes once before any comes again."""
-        epoch, place = divmod(index, self.cases)
-        case = int(_order(seed, epoch, self.cases)[place])
-        if self.fixed:
-            return self.plain(case)
-        rng = np.random.default_rng([seed, _PLACE, index])
+    def draw(self, seed: int, step: int, count: int) -> list[Draw]:
+        """The ``count`` samples of a step; every case comes once in the run before any comes again."""
+        cases = [self._case(seed, step * count + slot) for slot in range(count)]
+        rng, axes = np.random.default_rng([seed, _PLACE, step]), len(self.shape)
         starts = [n if wraps and n > size else n - size + 1
                   for n, size, wraps in zip(self.shape, self.size, self.periodic, strict=True)]  # fmt: skip
-        return Draw(
-            case=case,
-            corner=tuple(int(rng.integers(count)) for count in starts),
-            roll=tuple(int(rng.integers(n)) * rolls for n, rolls in zip(self.shape, self.rolls, strict=True)),
-            mirror=tuple(bool(rng.integers(2)) and mirrors for mirrors in self.mirrors),
-        )
+        corners, rolls = rng.integers(starts, size=(count, axes)), rng.integers(self.shape, size=(count, axes))
+        mirrors = rng.integers(2, size=(count, axes), dtype=bool) & self.mirrors
+        placed = (map(tuple, found.tolist()) for found in (corners, rolls * self.rolls, mirrors))
+        return [Draw(*found) for found in zip(cases, *placed, strict=True)]
+
+    def _case(self, seed: int, index: int) -> int:
+        """That of sample number ``index`` of the run."""
+        epoch, place = divmod(index, self.cases)
+        return int(_order(seed, epoch, self.cases)[place])
 
     def plain(self, case: int) -> Draw:
         """``case`` without symmetries, in the middle of the domain: for validation."""
@@ -136,5 +131,4 @@ class StepSampler(Sampler[list[Draw]]):
 
     def batch(self, step: int) -> list[Draw]:
         """The samples of one step that this process takes."""
-        slots = range(self.rank, self.batch_size, self.world)
-        return [self.space.draw(self.seed, step * self.batch_size + slot) for slot in slots]
+        return self.space.draw(self.seed, step, self.batch_size)[self.rank :: self.world]
