@@ -12,7 +12,7 @@ from torch import Tensor
 from sciffusion.context import Context
 from sciffusion.diffusion.denoiser import Denoiser, expand
 from sciffusion.diffusion.noises import draw
-from sciffusion.diffusion.sigmas import Levels
+from sciffusion.diffusion.sigmas import Levels, placed
 from sciffusion.diffusion.weights import LearnedUncertainty, edm_weight
 from sciffusion.errors import SciffusionError
 
@@ -78,9 +78,7 @@ def denoising_loss(
     level_weight : lambda, from weights.py.
     uncertainty : trained with the network (its parameters go to the optimiser, not into the emulator).
     """
-    sigma = noise_range.sample(x0.shape[0], generator)
-    # pinned, for from elsewhere a copy would wait for all that the device still has to do
-    sigma = (sigma.pin_memory() if x0.is_cuda and not sigma.is_cuda else sigma).to(x0, non_blocking=True)
+    sigma = placed(noise_range.sample(x0.shape[0], generator), x0)
     z = draw(denoiser, x0, generator)
     loss = level_weight(sigma) * denoising_error(denoiser, x0, sigma, z, cond, weights, valid)
     return loss if uncertainty is None else uncertainty(loss, sigma)

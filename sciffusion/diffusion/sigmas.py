@@ -17,7 +17,7 @@ from torch import Tensor
 
 from sciffusion.errors import SciffusionError
 
-__all__ = ["DiscreteLevels", "Levels", "NoiseRange", "UniformTime", "karras", "stratified"]
+__all__ = ["DiscreteLevels", "Levels", "NoiseRange", "UniformTime", "karras", "placed", "stratified"]
 
 Array = NDArray[np.float64]
 
@@ -44,6 +44,12 @@ class Levels(Protocol):
     def sample(self, batch: int, generator: torch.Generator | None = None) -> Tensor:
         """``batch`` levels, float32, on the generator's device."""
         ...
+
+
+def placed(levels: Tensor, x: Tensor) -> Tensor:
+    """``levels`` in the dtype of ``x`` and on its device: pinned, or a copy would wait for all that a GPU has to do."""
+    pinned = levels.pin_memory() if x.is_cuda and not levels.is_cuda else levels
+    return pinned.to(x, non_blocking=True)
 
 
 def stratified(batch: int, generator: torch.Generator | None) -> Tensor:

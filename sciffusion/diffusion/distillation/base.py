@@ -11,6 +11,7 @@ from sciffusion.diffusion import noises
 from sciffusion.diffusion.denoiser import expand
 from sciffusion.diffusion.flowmap import FlowMap
 from sciffusion.diffusion.objectives import weighted_mean
+from sciffusion.diffusion.sigmas import placed
 from sciffusion.diffusion.weights import LearnedUncertainty
 
 __all__ = ["Draw", "Objective", "endpoint", "same_dropout"]
@@ -68,8 +69,7 @@ class Objective:
         valid = cond.valid if valid is None and cond is not None else valid
         if valid is not None:
             x0 = torch.where(valid, x0, 0)
-        levels = self.levels(len(x0), generator, progress)
-        levels = (levels.pin_memory() if x0.is_cuda and not levels.is_cuda else levels).to(x0, non_blocking=True)
+        levels = placed(self.levels(len(x0), generator, progress), x0)
         draw = Draw(x0, noises.draw(student, x0, generator), levels, cond, progress, generator)
         loss = self.loss(student, draw, weights, valid)
         return loss if self.uncertainty is None else self.uncertainty(loss, levels[0])
