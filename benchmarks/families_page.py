@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from families_pictures import draw_fields, draw_spectra
 from families_problems import OTHERS
-from families_table import Entry, grouped, log_power, read, table, yardstick
+from families_table import Entry, best_yardstick, grouped, log_power, read, table
 from families_verdict import judgement
 
 from sciffusion import recipes
@@ -127,7 +127,7 @@ def yardstick_text(entries: Sequence[Entry]) -> str:
     problem = entries[0]["problem"]
     kind = "the exact posterior" if problem.startswith("grf") else "the linear-Gaussian regression"
     kind = "persistence with Gaussian errors" if problem == "gcm" else kind
-    one = yardstick(problem, entries)
+    one = best_yardstick(problem, entries)
     return (
         f"{one['members']} draws of the yardstick, {kind}, have a CRPS of {one['yardstick_crps']:.4g}{closed(one)},"
         f" spread/skill {one['yardstick_spread_skill']:.3f}, RALSD {one['yardstick_ralsd']:.2f} dB and log-power rms"

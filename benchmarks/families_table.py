@@ -9,7 +9,7 @@ import numpy as np
 
 from sciffusion.datasets import PROBLEMS
 
-__all__ = ["Entry", "grouped", "line", "log_power", "read", "table", "yardstick"]
+__all__ = ["Entry", "best_yardstick", "grouped", "line", "log_power", "read", "table"]
 
 Entry = dict[str, Any]
 
@@ -32,14 +32,14 @@ def read(folder: Path) -> list[Entry]:
     """All rows, those of a problem over one yardstick."""
     entries = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
     for entry in entries:
-        over = entry["yardstick_crps"] / yardstick(entry["problem"], entries)["yardstick_crps"]
         if entry.get("exact_crps") is None:
+            over = entry["yardstick_crps"] / best_yardstick(entry["problem"], entries)["yardstick_crps"]
             entry["crps_ratio"] *= over
             entry["crps_ratio_interval"] = (over * np.array(entry["crps_ratio_interval"])).tolist()
     return entries
 
 
-def yardstick(problem: str, entries: Sequence[Entry]) -> Entry:
+def best_yardstick(problem: str, entries: Sequence[Entry]) -> Entry:
     """The row with the best yardstick: regressions are fitted in the units of a recipe, which may be roots of them."""
     return min((entry for entry in entries if entry["problem"] == problem), key=lambda entry: entry["yardstick_crps"])
 

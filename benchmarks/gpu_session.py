@@ -37,7 +37,7 @@ from families_experiment import Row
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 PACKING, GRACE, LAST = 60.0, 5.0, 20.0  # seconds between two archives; to end in after a signal; for the end of a stage
-# Training waits less for the host since it was measured; beside a bare loop on the same card.
+# An H200's are of trainings that waited for the host at every step; beside a bare loop on the same card.
 AGAIN = tuple(f"train/unet-recipe/64/{row}" for row in ("b128/sciffusion", "b16/sciffusion", "b128/bare"))
 GPU_TESTS = (
     *("evaluation/test_gpu", "generation/test_gpu", "execution/test_accelerate", "execution/test_device"),
