@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sciffusion import registry
 from sciffusion.conditioners.base import Conditioner
-from sciffusion.errors import SciffusionError
+from sciffusion.errors import SciffusionError, reason
 from sciffusion.fields.codec import FieldCodec
 from sciffusion.fields.grid import Grid
 from sciffusion.memory import available_memory
@@ -53,7 +53,9 @@ def stage_from_state(
     try:
         stage.load_state_dict(own)
     except RuntimeError as error:
-        raise SciffusionError(f"weights of stage {entry['name']!r} do not fit its description: {error}") from None
+        what = f"weights of stage {entry['name']!r} do not fit its description ({reason(error)})"
+        mend = "an older version saved it, or it is damaged: copy it again, or train anew"
+        raise SciffusionError(what, mend) from None
     return stage.eval()
 
 

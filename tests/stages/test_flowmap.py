@@ -10,9 +10,12 @@ from sciffusion.diffusion import karras
 from sciffusion.diffusion.flowmap import HeunMap
 from sciffusion.diffusion.problems import GaussianField, power_law
 from sciffusion.emulator import load
+from sciffusion.errors import SciffusionError
 from sciffusion.generation import held_out
+from sciffusion.networks.layers import Conv
 from sciffusion.stages.flowmap import FlowMapStage
-from sciffusion.training import mapping, train
+from sciffusion.stages.saved import stage_from_state, state_of
+from sciffusion.training import mapping, module, train
 from sciffusion.training.mapping import FlowMapModule
 from sciffusion.training.rounds import Halved, progressive_grid
 from sciffusion.training.teacher import distilled
@@ -92,6 +95,30 @@ def test_a_student_starts_as_its_teacher(kind, request, tmp_path, method):
         answer = student.flow_map().average(x, sigma, sigma / 2, learned.context)
         expected = trained.denoiser(x, sigma, learned.context)
     torch.testing.assert_close(answer, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_on_a_gpu_a_teacher_is_laid_out_as_its_student(teacher, tmp_path, monkeypatch):
+    experiment, trained, student = student_of(teacher, "scd", tmp_path)
+    for room in (mapping, module):
+        monkeypatch.setattr(room, "device_of", lambda settings: torch.device("cuda"))
+    learning = FlowMapModule(student, experiment.train, trained)
+    layers = [layer for network in learning.networks() for layer in network.modules()]
+    weights = [layer.weight for layer in layers if isinstance(layer, Conv)]
+    assert len(weights) > 10
+    assert all(weight.is_contiguous(memory_format=torch.channels_last) for weight in weights)
+
+
+def test_weights_of_another_shape_are_refused_in_a_line_with_the_mend(teacher, tmp_path):
+    """As those of students by `meanflow` that were told their levels as numbers."""
+    student = student_of(teacher, "meanflow", tmp_path)[2]
+    entry, tensors = state_of(student)
+    (name,) = (name for name in tensors if name.endswith("embedding.late.weight"))
+    with pytest.raises(SciffusionError) as refusal:
+        stage_from_state(entry, tensors | {name: tensors[name][:, :2]}, student.earlier)
+    what, mend = str(refusal.value).split("\n")
+    assert "'flowmap' do not fit" in what
+    assert "embedding.late.weight" in what
+    assert "train anew" in mend
 
 
 def test_what_only_the_student_is_told_does_not_outweigh_the_rest(told_nothing, tmp_path):
