@@ -36,7 +36,7 @@ def gamma_of_width(width: float) -> float:
 
 
 class EMA:
-    """Average of a module's parameters (its buffers are copied). Call `update` after every optimiser step.
+    """Average of a module's parameters. Call `update` after every optimiser step.
 
     Parameters
     ----------
@@ -48,23 +48,26 @@ class EMA:
         self.module = module
         self.gamma = gamma
         self.steps = 0
-        self.average = {name: value.detach().clone() for name, value in module.state_dict().items()}
+        named = module.named_parameters(remove_duplicate=False)
+        self._learnt = {name: weight for name, weight in named if weight.is_floating_point()}
+        self._means = {name: weight.detach().clone() for name, weight in self._learnt.items()}
+
+    @property
+    def average(self) -> dict[str, Tensor]:
+        """The averages, under the names of the module's state, and the rest of that as it is."""
+        return {name: self._means.get(name, value.detach()) for name, value in self.module.state_dict().items()}
 
     def update(self) -> None:
         """Take the module's present weights into the average."""
         self.steps += 1
-        weight = 1 - (1 - 1 / self.steps) ** (self.gamma + 1)
-        now = self.module.state_dict()
-        learnt = {
-            name for name, value in self.module.named_parameters(remove_duplicate=False) if value.is_floating_point()
-        }
-        with torch.no_grad():
-            for name in now.keys() - learnt:
-                self.average[name] = now[name].detach().clone()
-            for name in learnt:
-                self.average[name] = self.average[name].to(now[name].device)
-            names = sorted(learnt)  # in a few kernels for all of them
-            torch._foreach_lerp_([self.average[name] for name in names], [now[name] for name in names], weight)
+        share = 1 - (1 - 1 / self.steps) ** (self.gamma + 1)
+        weights: list[Tensor] = list(self._learnt.values())
+        means = list(self._means.values())
+        if any(mean.device != weight.device for mean, weight in zip(means, weights, strict=True)):
+            means = [mean.to(weight.device) for mean, weight in zip(means, weights, strict=True)]
+            self._means = dict(zip(self._learnt, means, strict=True))
+        with torch.no_grad():  # in a few kernels for all of them
+            torch._foreach_lerp_(means, weights, share)
 
     @contextmanager
     def swap(self) -> Iterator[nn.Module]:
@@ -83,7 +86,8 @@ class EMA:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Inverse of `state_dict`."""
         self.gamma, self.steps = float(state["gamma"]), int(state["steps"])
-        self.average = {name: own.copy_(state["average"][name]) for name, own in self.average.items()}
+        for name, mean in self._means.items():
+            mean.copy_(state["average"][name])
 
 
 def _overlap(t_a: NDArray[np.float64], g_a: NDArray[np.float64], t_b: Any, g_b: Any) -> NDArray[np.float64]:

@@ -10,6 +10,7 @@ from typing import Any
 import pytorch_lightning as pl
 
 from sciffusion import stopping
+from sciffusion.training.metrics import LOGGED
 
 __all__ = ["Bar", "Checkpoints", "LogLines", "StopOnSignal", "last_checkpoint", "step_of"]
 
@@ -113,7 +114,7 @@ class StopOnSignal(pl.Callback):
 
 
 class Bar(pl.callbacks.TQDMProgressBar):
-    """Lightning's bar, with the loss of the first step and of every tenth: to read one waits for the device."""
+    """Lightning's bar, with the loss of the first step and of every tenth."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -121,7 +122,7 @@ class Bar(pl.callbacks.TQDMProgressBar):
 
     def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
         """What stands behind the bar."""
-        if not self._loss or trainer.global_step % 10 == 0:
+        if not self._loss or trainer.global_step % LOGGED == 0:
             found = trainer.callback_metrics.get("train/loss")
             self._loss = {} if found is None else {"train/loss": float(found)}
         others = super().get_metrics(trainer, pl_module)
@@ -156,7 +157,7 @@ class LogLines(pl.Callback):
         self._last = now
         done = share - self._first  # a step that compiled says nothing of those to come
         left = f"{(now - self._start) / done * (1 - share):.0f} s left" if done > TOO_LITTLE else "just begun"
-        loss = float(trainer.callback_metrics.get("train/loss", float("nan")))
+        loss = float(outputs["loss"])
         end = f"{100 * share:.0f} % of the time" if pl_module.settings.minutes else f"of {trainer.max_steps}"
         log.info("step %d %s, loss %.4f, %s", trainer.global_step, end, loss, left)
 

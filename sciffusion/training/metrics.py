@@ -11,7 +11,9 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from sciffusion.fields.output import write_text
 
-__all__ = ["MetricsFile"]
+__all__ = ["LOGGED", "MetricsFile"]
+
+LOGGED = 10  # steps from one loss that is written and shown to the next: to read one waits for the device
 
 
 class MetricsFile(Logger):

@@ -22,6 +22,7 @@ from sciffusion.diffusion.objectives import almost_fair_crps
 from sciffusion.stages.items import Item
 from sciffusion.stages.networked import NetworkStage
 from sciffusion.training.compiling import compile_networks, device_of, lay_out_networks, repays, uncompile
+from sciffusion.training.metrics import LOGGED
 
 __all__ = ["StageModule", "seed_step"]
 
@@ -78,8 +79,16 @@ class StageModule(pl.LightningModule):
         except TorchDynamoException as error:
             uncompile(self.networks(), error)
             return self.training_step(batch, index)
-        self.log("train/loss", loss.detach())  # not for Lightning's bar, which would wait for the device at every step
+        self._log_loss(loss.detach())
         return loss
+
+    def _log_loss(self, loss: Tensor) -> None:
+        """Of the first step, for the bar, and of those that are written; to take all costs an eighth of a small step.
+
+        Not as one for Lightning's bar, which would wait for the device at every step.
+        """
+        if self.global_step == 0 or (self.global_step + 1) % LOGGED == 0:
+            self.log("train/loss", loss)
 
     def kept(self, batch: dict[str, Any], dropout: float = 0.0) -> Tensor:
         """Bool (batch,): the samples that keep their conditions."""
@@ -89,7 +98,8 @@ class StageModule(pl.LightningModule):
 
     def on_before_optimizer_step(self, optimizer: Any) -> None:
         """Clip the gradient here: Lightning refuses to where the optimiser is fused."""
-        torch.nn.utils.clip_grad_norm_(self.stage.parameters(), self.settings.gradient_clip)
+        weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+        torch.nn.utils.clip_grad_norm_(weights, self.settings.gradient_clip)
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Step, and take the weights into the average before anything can save a checkpoint."""

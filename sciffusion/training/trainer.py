@@ -15,7 +15,7 @@ from sciffusion import config
 from sciffusion.execution.precision import resolve_precision
 from sciffusion.training.callbacks import Bar, Checkpoints, LogLines, last_checkpoint, step_of
 from sciffusion.training.compiling import device_of
-from sciffusion.training.metrics import MetricsFile
+from sciffusion.training.metrics import LOGGED, MetricsFile
 
 __all__ = ["make_trainer"]
 
@@ -39,7 +39,7 @@ def make_trainer(
         val_check_interval=settings.validate_every,
         check_val_every_n_epoch=None,
         num_sanity_val_steps=0,
-        log_every_n_steps=10,
+        log_every_n_steps=LOGGED,
         logger=MetricsFile(folder / "metrics" / stage / "metrics.csv", step_of(last_checkpoint(checkpoints))),
         callbacks=[Checkpoints(checkpoints, settings.validate_every), *callbacks, *bar],
         enable_checkpointing=False,

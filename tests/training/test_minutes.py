@@ -58,15 +58,13 @@ def test_a_log_line_tells_the_time_left_once_there_is_something_to_tell_it_from(
     """The first step may take half a minute, because it compiles: it does not mean years."""
     clock = iter([0.0, 40.0, 70.0, 100.0])
     monkeypatch.setattr("sciffusion.training.callbacks.time.monotonic", lambda: next(clock))
-    trainer = types.SimpleNamespace(
-        global_step=1, max_steps=10**6, callback_metrics={"train/loss": 0.5}, is_global_zero=True
-    )
+    trainer = types.SimpleNamespace(global_step=1, max_steps=10**6, is_global_zero=True)
     module = types.SimpleNamespace(share=0.0, settings=types.SimpleNamespace(minutes=2.0))
     lines = LogLines()
     lines.on_train_start(trainer, module)
     with caplog.at_level(logging.INFO, logger="sciffusion"):
         for share in (1e-6, 0.25, 0.5):
             module.share = share
-            lines.on_train_batch_end(trainer, module, None, None, 0)
+            lines.on_train_batch_end(trainer, module, {"loss": 0.5}, None, 0)
     said = [record.getMessage().split(", ")[-1] for record in caplog.records]
     assert said == ["just begun", "210 s left", "100 s left"]
