@@ -81,7 +81,7 @@ class AutoencoderSettings(Settings):
     channels: int = Field(default=64, ge=4, description="width of the outermost level")
     multipliers: list[int] = Field(default=[1, 2, 4], min_length=1, description="width of each level over channels")
     blocks: int = Field(default=2, ge=1, description="residual blocks per level and side")
-    latent: int = Field(default=4, ge=1, description="channels of the latent")
+    latent: int = Field(default=4, ge=1, description="channels of the latent, per channel of the field")
     shortcuts: bool = Field(default=False, description="carry cells into channels beside every change of level")
     vector: int | None = Field(default=None, ge=1, description="features of one code vector in place of a latent field")
     cells: int = Field(default=4, ge=1, description="parts per axis that a code vector is made of")

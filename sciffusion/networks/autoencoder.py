@@ -29,14 +29,15 @@ SPREAD = (-20.0, 10.0)  # log variances of the code are kept within
 class Autoencoder(Bounded):
     """``encode`` fields (batch, channel, *grid) to the mean and log variance of the code, ``decode`` a code.
 
-    The code is (batch, latent, *ceil(grid / factor)), or (batch, vector, 1) where ``settings.vector`` is set.
+    The code is (batch, latent, *ceil(grid / factor)), or (batch, vector, 1) where ``settings.vector`` is set. A field
+    of several channels has as many times ``settings.latent``: each is compressed as one alone would be.
     """
 
     def __init__(
         self, channels: int, *, rank: int, boundary: Sequence[Boundary], settings: AutoencoderSettings
     ) -> None:
         super().__init__(rank, boundary)
-        self.settings = settings
+        self.settings, self.latent = settings, settings.latent * channels
         _check_shortcuts(settings, rank)
         widths = self.widths = [settings.channels * factor for factor in settings.multipliers]
         self.stem = Conv(channels, widths[0], rank, normalised=True)
@@ -50,8 +51,8 @@ class Autoencoder(Bounded):
         self.code: Conv | Linear
         self.start: Conv | Linear
         if settings.vector is None:
-            self.code = Conv(widths[-1], 2 * settings.latent, rank, kernel=1, normalised=False)
-            self.start = Conv(settings.latent, widths[-1], rank, kernel=1, normalised=False)
+            self.code = Conv(widths[-1], 2 * self.latent, rank, kernel=1, normalised=False)
+            self.start = Conv(self.latent, widths[-1], rank, kernel=1, normalised=False)
         else:
             summed = widths[-1] * settings.cells**rank
             self.code = Linear(summed, 2 * settings.vector, normalised=False)
@@ -80,7 +81,7 @@ class Autoencoder(Bounded):
         """(channel, *grid) of the code of a field of ``size``."""
         if self.settings.vector is not None:
             return (self.settings.vector, 1)
-        return (self.settings.latent, *(-(-cells // self.factor) for cells in size))
+        return (self.latent, *(-(-cells // self.factor) for cells in size))
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log variance of the code."""

@@ -32,6 +32,14 @@ def test_a_code_of_any_grid_decodes_to_its_size(size, boundary, settings):
     assert network.decode(mean, size).shape == x.shape
 
 
+def test_every_channel_of_a_field_has_as_much_room_in_the_code():
+    """Four cells of each into 3 numbers, whether there are two or five."""
+    own = AutoencoderSettings(channels=4, multipliers=[1, 2], blocks=1, latent=3)
+    for channels in (2, 5):
+        network = Autoencoder(channels, rank=2, boundary=("reflect",) * 2, settings=own)
+        assert network.code_shape((8, 12)) == (3 * channels, 4, 6)
+
+
 def test_shortcuts_carry_a_constant_through_all_levels():
     """With the convolutions at zero only the shortcuts are left: folding, averaging, repeating, unfolding."""
     own = AutoencoderSettings(channels=4, multipliers=[1, 2, 4], blocks=1, shortcuts=True)
@@ -112,7 +120,7 @@ def test_the_reconstruction_floor_is_on_the_card(run):
 
 def test_members_are_drawn_in_the_code_and_decoded(run):
     emulator = load(run.folder)
-    assert emulator.stage.output_shape == (4, 4, 6)
+    assert emulator.stage.output_shape == (8, 4, 6)  # 4 of each variable
     check = emulator.check(*held_out(run.folder))
     two = emulator.sample(check, 2, device="cpu", batch_size=2)
     one = emulator.sample(check, [1], device="cpu", batch_size=1)
