@@ -20,16 +20,10 @@ __all__ = ["DISTILLED", "Row", "experiment", "kept_file", "run_folder"]
 
 DISTILLED = {"progressive", "ect", "scd", "sct", "meanflow"}
 NEVER = 10**6  # steps: time ends a training
-# Alike for all rows. The last average is that of the lowest learning rate. Of simulated data there is plenty, so that
-# dropout would only cost; the week of ERA5 keeps its own.
-COMMON = {
-    "steps": NEVER,
-    "validate_every": NEVER,
-    "keep": "last",
-    "validation_members": 0,
-    "validation_cases": 16,
-    "devices": 1,
-}
+COMMON = {"steps": NEVER, "validation_members": 0, "validation_cases": 16, "devices": 1}
+# Of simulated data there is plenty: dropout would only cost, and the last average is that of the lowest learning rate.
+# What was measured, or run for months by a GCM, is soon learnt by heart: validation says, as by default, what to keep.
+SIMULATED = {"validate_every": NEVER, "keep": "last"}
 ON_GPU = {"compile": True}
 TOY = {"steps": 90, "validate_every": 45, "batch_size": 4, "validation_cases": 1}
 BATCH = 2**19  # cells of a training batch: 128 fields of 64 x 64, 32 of 128 x 128
@@ -103,8 +97,10 @@ def experiment(row: Row, path: Path, args: argparse.Namespace, device: torch.dev
     changed["train"] |= COMMON | {"seed": row.seed, "minutes": row.minutes(args) / len(trained)}
     changed["train"]["batch_size"] = batch_size(settings)
     changed["train"] |= ON_GPU if device.type == "cuda" else {"accelerator": "cpu"}
-    for stage in changed["stages"] if row.problem in PROBLEMS else []:
-        stage["network"]["dropout"] = 0.0
+    if row.problem in PROBLEMS:
+        changed["train"] |= SIMULATED
+        for stage in changed["stages"]:
+            stage["network"]["dropout"] = 0.0
     if args.toy:
         changed["train"] |= TOY | {"minutes": None}
     return config.load_experiment(changed, args.set)
