@@ -13,10 +13,10 @@ import xarray as xr
 from sciffusion.errors import SciffusionError
 from sciffusion.fields.axes import positions
 from sciffusion.fields.output import refuse_existing, remove, temporary, writing
+from sciffusion.fields.roles import FRAME
 
 __all__ = ["from_windows", "to_windows", "write_windows"]
 
-FRAME = "frame"
 BLOCK = 2**26  # values written at a time
 SECONDS = 3600.0
 

@@ -10,12 +10,10 @@ from sciffusion.cli import decisions
 from sciffusion.cli.findings import CoarseFound, StaticFound, describe
 from sciffusion.cli.readings import gaps, labels_of, sides_of, symmetric_latitude, time_step, train_count, window_of
 from sciffusion.errors import SciffusionError
-from sciffusion.fields.roles import find_axis
+from sciffusion.fields.roles import FRAME, find_axis
 from sciffusion.fields.survey import Survey
 
 __all__ = ["Proposal", "propose"]
-
-FRAME = "frame"  # the axis of times within a window, as `sciffusion windows` writes it
 
 
 @dataclass

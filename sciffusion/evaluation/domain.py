@@ -7,8 +7,10 @@ import numpy as np
 
 from sciffusion.errors import SciffusionError
 from sciffusion.evaluation.cosine import CosineShells
+from sciffusion.evaluation.films import Films
 from sciffusion.evaluation.spectra import EARTH_RADIUS, Basis, Shells, Zonal
 from sciffusion.fields.grid import Grid
+from sciffusion.fields.roles import FRAME
 
 __all__ = ["BANDS", "Domain", "Window", "length_unit"]
 
@@ -31,7 +33,12 @@ class Domain:
 
     @classmethod
     def of(cls, grid: Grid, window: Window = "hann") -> "Domain":
-        """Bands of latitude and sectors on a globe, tiles elsewhere; ``window`` is for spectra of open domains."""
+        """Bands of latitude and sectors on a globe, tiles elsewhere; ``window`` is for spectra of open domains.
+
+        Films have areas, regions and spectra of their frames.
+        """
+        if FRAME in grid.dims and grid.rank > 1:
+            return cls._of_films(grid, window)
         if window == "dct" and any(grid.periodic):
             raise SciffusionError("a cosine transform of a domain that wraps around", "leave the window at its default")
         sphere = _horizontal(grid)
@@ -40,6 +47,14 @@ class Domain:
             return cls(grid, grid.cell_area(), regions, names, _zonal(grid, *sphere))
         regions, names = _tiles(grid)
         return cls(grid, grid.cell_area(), regions, names, _shells(grid, sphere, window))
+
+    @classmethod
+    def _of_films(cls, grid: Grid, window: Window) -> "Domain":
+        axis, still = grid.dims.index(FRAME), cls.of(grid.without(FRAME), window)
+        weights, regions = (
+            np.broadcast_to(np.expand_dims(each, axis), grid.shape) for each in (still.weights, still.regions)
+        )
+        return cls(grid, weights, regions, still.region_names, Films(still.basis, axis))
 
 
 def _horizontal(grid: Grid) -> tuple[int, int] | None:

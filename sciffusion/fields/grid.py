@@ -199,6 +199,14 @@ class Grid:
             },
         )
 
+    def without(self, dim: str) -> "Grid":
+        """The grid of the other dims."""
+        kept = [axis for axis, name in enumerate(self.dims) if name != dim]
+        along = ("dims", "shape", "coords", "periodic", "steps", "edges", "attrs")
+        parts = {name: tuple(getattr(self, name)[axis] for axis in kept) for name in along}
+        auxiliary = {name: one for name, one in self.auxiliary.items() if dim not in one[0]}
+        return Grid(**parts, geometry=self.geometry, auxiliary=auxiliary)
+
     def coarsened(self, factor: Mapping[str, float]) -> "Grid":
         """A grid of cells ``factor`` times as wide along the dims named, of the same extent (factors need not divide).
 

@@ -12,6 +12,7 @@ import numpy as np
 import xarray as xr
 
 __all__ = [
+    "FRAME",
     "HORIZONTAL",
     "Role",
     "auxiliary_coordinates",
@@ -25,6 +26,7 @@ __all__ = [
     "wraps_around",
 ]
 
+FRAME = "frame"  # the axis of times within a window, as `sciffusion windows` writes it
 Role = Literal["latitude", "longitude", "y", "x", "vertical", "time", "lead_time", "realization"]
 HORIZONTAL: tuple[Role, ...] = ("latitude", "longitude", "y", "x")
 

@@ -2,7 +2,9 @@
 
 import numpy as np
 import pytest
+import xarray as xr
 
+from sciffusion.evaluation import evaluate
 from sciffusion.evaluation.backend import backend_of
 from sciffusion.evaluation.domain import Domain
 from sciffusion.evaluation.score import Pair
@@ -158,3 +160,29 @@ def test_power_of_many_fields_is_that_of_each_on_numpy_and_torch(periodic):
     each = np.concatenate([shells.gather(np.abs(one) ** 2) for one in modes])
     for backend in ("numpy", "torch"):
         np.testing.assert_allclose(shells.power(fields, backend_of(backend, "cpu")), each, rtol=1e-10, atol=1e-14)
+
+
+SPACES = {
+    "globe": {
+        "lat": ("lat", np.linspace(-87.5, 87.5, 36), {"units": "degrees_north"}),
+        "lon": ("lon", np.arange(48) * 7.5, {"units": "degrees_east"}),
+    },
+    "plane": {"y": ("y", np.arange(36.0), {"units": "km"}), "x": ("x", np.arange(48.0), {"units": "km"})},
+}
+
+
+@pytest.mark.parametrize(("space", "nyquist"), [("globe", 24), ("plane", 0.5)])
+def test_films_are_judged_by_the_spectra_of_their_frames(space, nyquist):
+    """Frames on an axis of the grid, or as cases: the same power, areas and CRPS. Hours are no direction of space."""
+    rng, dims = np.random.default_rng(3), tuple(SPACES[space])
+    coords = {"time": np.arange(3) * 4.0, "frame": ("frame", np.arange(4) * 24.0, {"units": "h"}), **SPACES[space]}
+    truth = xr.Dataset({"a": (("time", "frame", *dims), rng.normal(size=(3, 4, 36, 48)))}, coords)
+    members = xr.Dataset({"a": (("member", *truth.a.dims), 2 * rng.normal(size=(5, *truth.a.shape)))}, truth.coords)
+    films, frames = (
+        evaluate(members, truth, grid=grid, periodic=[dims[1]], brief=True).scores.isel(system=0, variable=0)
+        for grid in (("frame", *dims), dims)
+    )
+    for name in ("power_truth", "power_error", "spectral_ratio", "ralsd", "crps", "wavelength"):
+        np.testing.assert_allclose(films[name], frames[name], rtol=1e-10, err_msg=name)
+    assert float(films.ralsd) == pytest.approx(20 * np.log10(2), rel=0.05)
+    assert float(films.scale_high[-1]) == pytest.approx(0.8 * nyquist)
