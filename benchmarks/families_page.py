@@ -92,8 +92,7 @@ def section(problem: str, entries: Sequence[Entry], results: Path, docs: Path) -
         "```",
     ]
     lines += ["", *table(entries), "", sentence(yardstick_text(entries)), ""]
-    remarks = [f"- `{entry['recipe']}`: {remark}" for entry in entries for remark in entry.get("remarks", [])]
-    lines += [*map(sentence, remarks), ""] if remarks else []
+    lines += [*map(sentence, remarks), ""] if (remarks := noted(entries)) else []
     lines += [*map(sentence, verdict), ""] if any(verdict := judgement(problem, groups)) else []
     lines += [f"![Fields of one case on {problem}](images/families-{problem}.png)", ""]
     draw_fields(groups, results, docs / "images" / f"families-{problem}.png")
@@ -103,6 +102,15 @@ def section(problem: str, entries: Sequence[Entry], results: Path, docs: Path) -
         "",
     ]
     return [*lines, sentence(f"Trained on {learned(one)}. {missing(problem, groups, results)}"), ""]
+
+
+def noted(entries: Sequence[Entry]) -> list[str]:
+    """What is to be known of rows, each remark once."""
+    names: dict[str, list[str]] = {}
+    for entry in entries:
+        for remark in entry.get("remarks", []):
+            names.setdefault(remark, []).append(f"`{entry['recipe']}`")
+    return [f"- {', '.join(those)}: {remark}" for remark, those in names.items()]
 
 
 def sentence(text: str) -> str:
