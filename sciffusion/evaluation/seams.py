@@ -5,8 +5,11 @@ segments of four cells along the border: gradients cancel, detail averages out, 
 squared steps of the members less those of the truth. Each border is set against four near ones, and every comb of
 equidistant borders against the others; Student's t over the cases, corrected for the number of combs. Members
 exchangeable with the truth have no excess on average at any border, so coasts, mountains and coarse cells are no seams.
+Nor is too much noise, or too much of everything, where the truth is smooth in some rows: a seam stands out both in the
+units of the field and in those of the steps that are there anyway.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -79,11 +82,12 @@ def comb(members: np.ndarray, truth: np.ndarray, wraps: bool) -> Seam | None:
     if cases < LEAST_CASES or not (np.minimum(total, real) > 0).all():
         return None
     first = 1 if wraps else 2  # the cell behind the first border
-    contrast = _contrast((members - truth) / ((total + real) / (2 * cases)), wraps)
+    usual, excess = (total + real) / (2 * cases), members - truth
+    contrasts = [_contrast(excess / usual, wraps), _contrast(excess / usual.mean(), wraps)]
     log_ratio = _contrast(np.log(total / real)[None], wraps)
-    length, cells = persistence(contrast), n if wraps else n + 3
+    length, cells = persistence(contrasts[0]), n if wraps else n + 3
     periods = range(LEAST_PERIOD, cells // 2 + 1)
-    found = [seam for period in periods for seam in _combs(contrast, log_ratio, period, first, length)]
+    found = [seam for period in periods for seam in _combs(contrasts, log_ratio, period, first, length)]
     tests = max(len(found), 1)
     found = [seam._replace(p=min(1.0, seam.p * tests)) for seam in found]
     sure = [seam for seam in found if seam.p < SURE]
@@ -101,14 +105,21 @@ def _contrast(excess: np.ndarray, wraps: bool) -> np.ndarray:
     return np.asarray(excess - near)
 
 
-def _combs(contrast: np.ndarray, log_ratio: np.ndarray, period: int, first: int, length: float) -> list[Seam]:
-    """Student's t over cases of the comb of every offset, against all other borders."""
-    cases = len(contrast)
-    excess, ratio = _of_comb(contrast, period, first), np.exp(_of_comb(log_ratio, period, first)[0])
-    error = excess.std(axis=0, ddof=1) * np.sqrt(length / cases)
-    t = np.divide(excess.mean(axis=0), error, out=np.zeros(period), where=error > 0)
-    p = special.stdtr(max(cases / length - 1, 1), -t)
+def _combs(
+    contrasts: Sequence[np.ndarray], log_ratio: np.ndarray, period: int, first: int, length: float
+) -> list[Seam]:
+    """The comb of every offset against all other borders, as likely as it is by the least of ``contrasts``."""
+    ratio = np.exp(_of_comb(log_ratio, period, first)[0])
+    p = np.max([_chance(_of_comb(contrast, period, first), length) for contrast in contrasts], axis=0)
     return [Seam(period, offset, float(ratio[offset]), float(p[offset])) for offset in range(period)]
+
+
+def _chance(excess: np.ndarray, length: float) -> np.ndarray:
+    """Student's t over cases, (case, offset), ``length`` of which hang together: chance of such a mean above 0."""
+    cases = len(excess)
+    error = excess.std(axis=0, ddof=1) * np.sqrt(length / cases)
+    t = np.divide(excess.mean(axis=0), error, out=np.zeros(excess.shape[1]), where=error > 0)
+    return np.asarray(special.stdtr(max(cases / length - 1, 1), -t))
 
 
 def _of_comb(values: np.ndarray, period: int, first: int) -> np.ndarray:

@@ -134,6 +134,20 @@ def test_a_comb_of_steps_is_found_where_it_is(wraps):
     assert swapped.p > 0.05
 
 
+@pytest.mark.parametrize("fault", ["noise", "inflated"])
+def test_too_much_noise_or_power_is_no_seam_where_some_rows_are_smooth(fault):
+    """The truth steps less at two borders, half the domain apart: what members have too much stands out there."""
+    generator = np.random.default_rng(0)
+    rough = np.ones(48)
+    rough[[11, 12, 35, 36]] = 0.1
+    truth = (generator.normal(size=(20, 24, 48)) * rough).cumsum(axis=2)
+    noise = generator.normal(size=(5, *truth.shape))
+    members = truth + noise if fault == "noise" else 2 * truth + 1e-3 * noise
+    sums = [Seams((False, False)).measure(Pair.of(members[:, c], truth[c])).by_case for c in range(20)]
+    seam = comb(*(np.stack([one[f"seam_{kind}_1"] for one in sums]) for kind in ("members", "truth")), False)
+    assert seam.p > 0.05
+
+
 def test_twins_are_counted_and_dry_fields_are_no_twins():
     members = np.random.default_rng(0).normal(size=(6, 12, 12))
     truth = np.random.default_rng(1).normal(size=(12, 12))
