@@ -27,7 +27,7 @@ from sciffusion.generation.identity import identity
 from sciffusion.generation.keep import Keep
 from sciffusion.generation.plan import Plan
 from sciffusion.generation.processes import Process
-from sciffusion.generation.scoring import Scoring, state_of
+from sciffusion.generation.scoring import Scoring, judge_of, state_of
 from sciffusion.generation.sizing import chosen, settled
 from sciffusion.generation.target import Target, Wanted
 from sciffusion.generation.trajectories import record_coherence
@@ -158,11 +158,12 @@ def generate(
         log.info("%s is complete already", target.path)
         return target.path
     drawing: Drawing = {"seed": seed, "sampler": sampler, "device": str(place), "precision": precision}
+    judge = None if score_against is None else judge_of(plan.template, score_against)
     with target.unless_overtaken(wanted):
         items = ceil(plan.items / process.size)
         ensemble = target.prepare(process, wanted, lambda: chosen(emulator, plan.check, items, batch_size, drawing))
         drawing |= settled(ensemble.execution, emulator, place)
-        closing = Closing(ensemble, keep, None if score_against is None else Scoring(ensemble, score_against))
+        closing = Closing(ensemble, keep, None if judge is None else Scoring(ensemble, judge))
         Work(
             ensemble,
             plan.members,

@@ -10,10 +10,10 @@ from sciffusion.evaluation.growing import Growing
 from sciffusion.fields import layout
 from sciffusion.fields.ensemble import EnsembleStore
 from sciffusion.fields.identity import digest
-from sciffusion.fields.layout import STATUS
+from sciffusion.fields.layout import MEMBER, STATUS
 from sciffusion.fields.markers import FOLDER
 
-__all__ = ["Scoring", "state_of"]
+__all__ = ["Scoring", "judge_of", "state_of"]
 
 log = logging.getLogger("sciffusion")
 
@@ -23,19 +23,23 @@ def state_of(path: Path) -> Path:
     return path.with_name(f"{path.stem}.scores.npz")
 
 
-class Scoring:
-    """Judges cases of ``store`` against ``reference``; sums of each case in a file of its own, renamed into place.
+def judge_of(template: xr.Dataset, reference: xr.Dataset) -> Growing:
+    """What judges the cases of an ensemble to be, which is like ``template`` without its members.
 
     Raises SciffusionError when the reference does not fit.
     """
+    return Growing(template.expand_dims({MEMBER: [0, 1]}), reference)
 
-    def __init__(self, store: EnsembleStore, reference: xr.Dataset) -> None:
-        self.store = store
+
+class Scoring:
+    """Has ``sums`` judge the cases of ``store``; sums of each case in a file of its own, renamed into place."""
+
+    def __init__(self, store: EnsembleStore, sums: Growing) -> None:
+        self.store, self._sums = store, sums
         self.folder = store.path / FOLDER / ".scores"
         self.folder.mkdir(exist_ok=True)
         with layout.quiet():
             self._ensemble = xr.open_zarr(store.path, chunks={}, consolidated=False).drop_vars(STATUS)
-        self._sums = Growing(self._ensemble, reference)
         self._members = digest({"members": store.members})
 
     def done(self, case: int) -> bool:

@@ -172,6 +172,21 @@ def test_scores_need_no_statistics(tmp_path):
     np.testing.assert_allclose(found["crps"], evaluate(open_ensemble(path), truth()).scores["crps"], rtol=1e-12)
 
 
+@pytest.mark.parametrize("wrong", [{"variable": "unknown"}, {"units": "kg"}, {"grid": 2}])
+def test_a_truth_that_does_not_fit_leaves_nothing_behind(tmp_path, wrong):
+    given = truth()
+    name = next(iter(given.data_vars))
+    if "variable" in wrong:
+        given = given.rename({name: wrong["variable"]})
+    elif "units" in wrong:
+        given[name].attrs["units"] = wrong["units"]
+    else:
+        given = given.isel({given[name].dims[-1]: slice(None, None, wrong["grid"])})
+    with pytest.raises(SciffusionError):
+        make(tmp_path / "e.zarr", score_against=given)
+    assert not list(tmp_path.iterdir())
+
+
 class Clock:
     """Time that passes only where somebody sleeps."""
 
