@@ -21,7 +21,7 @@ __all__ = ["DISTILLED", "Row", "experiment", "kept_file", "run_folder"]
 DISTILLED = {"progressive", "ect", "scd", "sct", "meanflow"}
 NEVER = 10**6  # steps: time ends a training
 COMMON = {"steps": NEVER, "validation_members": 0, "validation_cases": 16, "devices": 1}
-# Of simulated data there is plenty: dropout would only cost, and the last average is that of the lowest learning rate.
+# Simulated data are plentiful: dropout would only cost, and the last average is that of the lowest learning rate.
 # What was measured, or run for months by a GCM, is soon learnt by heart: validation says, as by default, what to keep.
 SIMULATED = {"validate_every": NEVER, "keep": "last"}
 ON_GPU = {"compile": True}

@@ -29,9 +29,9 @@ a recipe share its time in equal parts. A distilled one starts from the `edm` of
 its own{shorter}.
 Nothing is tuned to a problem: networks, rates and samplers are the recipes' own, batches of as many cells as 128 fields
 of 64 x 64, bfloat16, compiled but for regressions; the learning rate falls to a hundredth within the time. Simulated
-data are plenty: no dropout, and the last average is kept. Of ERA5 and the GCM it is the one with the lowest validation
-loss; their dropout and symmetries, and the networks of ERA5's week, are those of their own experiments. No denoiser is
-analytic.
+data are plentiful: no dropout, and the last average is kept. Of ERA5 and the GCM it is the one with the lowest
+validation loss; their dropout and symmetries, and the networks of ERA5's week, are those of their own experiments. No
+denoiser is analytic.
 
 - CRPS ratio: fair CRPS over that of the yardstick on the same truths. This is the exact posterior where it is known,
   whose CRPS is computed in closed form: 1 is perfect. Elsewhere it is the linear-Gaussian regression on coarse cells,

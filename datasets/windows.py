@@ -12,7 +12,8 @@ import xarray as xr
 
 from sciffusion.errors import SciffusionError
 from sciffusion.fields.axes import positions
-from sciffusion.fields.output import refuse_existing, remove, temporary, writing
+from sciffusion.fields.layout import quiet
+from sciffusion.fields.output import refuse_existing, remove, replace, temporary, writing
 from sciffusion.fields.roles import FRAME
 
 __all__ = ["from_windows", "to_windows", "write_windows"]
@@ -82,19 +83,29 @@ def from_windows(windows: xr.Dataset, dim: str = "time") -> xr.Dataset:
 
 
 def write_windows(
-    data: xr.Dataset, path: Path | str, frames: int, dim: str = "time", stride: int | None = None
+    data: xr.Dataset,
+    path: Path | str,
+    frames: int,
+    dim: str = "time",
+    stride: int | None = None,
+    *,
+    overwrite: bool = False,
 ) -> Path:
-    """Write `to_windows` to a Zarr store, block by block, so that memory does not grow with the data."""
+    """Write `to_windows` to a Zarr store, block by block, so that memory does not grow with the data.
+
+    Raises SciffusionError when the store exists (unless ``overwrite``) or cannot be written; a previous store is then
+    left as it was.
+    """
     target = Path(path)
-    refuse_existing(target, overwrite=False)
+    refuse_existing(target, overwrite)
     partial = temporary(target)
     try:
-        with writing(target):
+        with writing(target), quiet():
             for number, block in enumerate(_blocks(data, frames, dim, stride or frames)):
                 for variable in block.variables.values():
                     variable.encoding = {}
                 block.load().to_zarr(partial, mode="w" if not number else "a", append_dim=dim if number else None)
-            partial.rename(target)
+            replace(partial, target)
     finally:
         remove(partial)
     return target

@@ -14,6 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dim", default="time", help="dim of the times (default time)")
     parser.add_argument("--back", action="store_true", help="windows to single times again")
     parser.add_argument("-o", "--output", required=True, help="NAME.zarr, or NAME.nc with --back")
+    parser.add_argument("--overwrite", action="store_true", help="replace the output once the new one is complete")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -28,11 +29,11 @@ def run(args: argparse.Namespace) -> int:
 
     if not args.back:
         source = open_source(Source(paths=args.data))
-        print(write_windows(source, args.output, args.frames, args.dim, args.stride))
+        print(write_windows(source, args.output, args.frames, args.dim, args.stride, overwrite=args.overwrite))
         return 0
-    refuse_existing(Path(args.output), overwrite=False)
+    refuse_existing(Path(args.output), args.overwrite)
     first = Path(args.data[0])
     windows = open_ensemble(first) if is_ensemble_store(first) else open_source(Source(paths=args.data))
-    write_netcdf(from_windows(windows.load(), args.dim), args.output, as_is=True)
+    write_netcdf(from_windows(windows.load(), args.dim), args.output, overwrite=args.overwrite, as_is=True)
     print(args.output)
     return 0

@@ -23,6 +23,7 @@ __all__ = [
     "recover",
     "refuse_existing",
     "remove",
+    "replace",
     "temporary",
     "uninterrupted",
     "write_bytes",
@@ -108,6 +109,15 @@ def remove(path: Path) -> None:
         with suppress(FileNotFoundError):  # another process was faster with one of its files
             shutil.rmtree(path)
     path.unlink(missing_ok=True)
+
+
+def replace(new: Path, path: Path) -> None:
+    """Rename a whole ``new`` file or folder to ``path``; what was there is put aside until then, see `recover`."""
+    old = temporary(path, "old")
+    if path.exists():
+        path.rename(old)
+    new.rename(path)
+    remove(old)
 
 
 def _alive(pid: int) -> bool:

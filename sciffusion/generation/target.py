@@ -25,7 +25,7 @@ from sciffusion.fields.excerpt import excerpt
 from sciffusion.fields.identity import EXECUTION, differences, execution_of, misfits, without_execution
 from sciffusion.fields.layout import MEMBER
 from sciffusion.fields.locks import held
-from sciffusion.fields.output import recover, refuse_existing, remove, temporary, uninterrupted, writing
+from sciffusion.fields.output import recover, refuse_existing, remove, replace, temporary, uninterrupted, writing
 from sciffusion.generation.processes import Process
 
 __all__ = ["Target", "Wanted"]
@@ -246,7 +246,7 @@ class Target:
                     self._put(store, kept)
                     remove(self.work)
                 elif self.work != self.path:
-                    self._replace(self.work)
+                    replace(self.work, self.path)
 
     def publish_part(self, store: EnsembleStore) -> int:
         """Put the members that are complete for all cases in place, by one rename; how many there are.
@@ -269,11 +269,4 @@ class Target:
     def _put(self, store: EnsembleStore, members: Sequence[int]) -> None:
         new = temporary(self.path, "new")
         excerpt(store, new, members)
-        self._replace(new)
-
-    def _replace(self, new: Path) -> None:
-        old = temporary(self.path, "old")
-        if self.path.exists():
-            self.path.rename(old)
-        new.rename(self.path)
-        remove(old)
+        replace(new, self.path)

@@ -57,6 +57,24 @@ def test_a_store_written_in_blocks_is_the_whole(tmp_path, monkeypatch):
     xr.testing.assert_equal(xr.open_zarr(path).load(), to_windows(film(11), 3, stride=1))
 
 
+def full(*_, **__):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_store_is_replaced_when_asked_to_by_a_whole_one(tmp_path, monkeypatch):
+    path = write_windows(film(), tmp_path / "w.zarr", 2)
+    with pytest.raises(SciffusionError, match="exists already"):
+        write_windows(film(), path, 3)
+    write_windows(film(), path, 3, overwrite=True)
+    assert xr.open_zarr(path).sizes["frame"] == 3
+
+    monkeypatch.setattr(xr.Dataset, "to_zarr", full)
+    with pytest.raises(SciffusionError, match="No space left"):
+        write_windows(film(), path, 2, overwrite=True)
+    assert xr.open_zarr(path).sizes["frame"] == 3
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_gaps_and_too_few_times_are_refused(tmp_path):
     with pytest.raises(SciffusionError, match="evenly spaced"):
         write_windows(film().isel(time=[0, 1, 2, 5, 6]), tmp_path / "w.zarr", 2)
@@ -66,9 +84,6 @@ def test_gaps_and_too_few_times_are_refused(tmp_path):
 
 
 def test_windows_that_cannot_be_written_leave_nothing_behind(tmp_path, monkeypatch):
-    def full(*_, **__):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
     monkeypatch.setattr(xr.Dataset, "to_zarr", full)
     with pytest.raises(SciffusionError, match="No space left"):
         write_windows(film(), tmp_path / "w.zarr", 3)
@@ -82,5 +97,8 @@ def test_the_command_goes_there_and_back_and_names_a_folder_that_is_missing(tmp_
     assert main(["windows", "w.zarr", "--back", "-o", "none/back.nc"]) == 2
     assert "its folder does not exist" in capsys.readouterr().err
     assert main(["windows", "w.zarr", "--back", "-o", "back.nc"]) == 0
+    assert main(["windows", "w.zarr", "--back", "-o", "back.nc"]) == 2
+    assert "--overwrite" in capsys.readouterr().err
+    assert main(["windows", "w.zarr", "--back", "-o", "back.nc", "--overwrite"]) == 0
     np.testing.assert_array_equal(xr.open_dataset("back.nc").a, film(9).a)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["back.nc", "film.nc", "w.zarr"]
