@@ -13,7 +13,7 @@ import xarray as xr
 from sciffusion.errors import SciffusionError
 from sciffusion.fields.axes import positions
 from sciffusion.fields.layout import quiet
-from sciffusion.fields.output import refuse_existing, remove, replace, temporary, writing
+from sciffusion.fields.output import recover, refuse_existing, remove, replace, temporary, uninterrupted, writing
 from sciffusion.fields.roles import FRAME
 
 __all__ = ["from_windows", "to_windows", "write_windows"]
@@ -97,6 +97,7 @@ def write_windows(
     left as it was.
     """
     target = Path(path)
+    recover(target)
     refuse_existing(target, overwrite)
     partial = temporary(target)
     try:
@@ -105,7 +106,8 @@ def write_windows(
                 for variable in block.variables.values():
                     variable.encoding = {}
                 block.load().to_zarr(partial, mode="w" if not number else "a", append_dim=dim if number else None)
-            replace(partial, target)
+            with uninterrupted():
+                replace(partial, target)
     finally:
         remove(partial)
     return target

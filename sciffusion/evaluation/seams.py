@@ -108,7 +108,7 @@ def _contrast(excess: np.ndarray, wraps: bool) -> np.ndarray:
 def _combs(
     contrasts: Sequence[np.ndarray], log_ratio: np.ndarray, period: int, first: int, length: float
 ) -> list[Seam]:
-    """The comb of every offset against all other borders, as likely as it is by the least of ``contrasts``."""
+    """The comb of every offset against all other borders, by the one of ``contrasts`` in which it stands out least."""
     ratio = np.exp(_of_comb(log_ratio, period, first)[0])
     p = np.max([_chance(_of_comb(contrast, period, first), length) for contrast in contrasts], axis=0)
     return [Seam(period, offset, float(ratio[offset]), float(p[offset])) for offset in range(period)]
