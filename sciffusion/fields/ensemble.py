@@ -24,7 +24,7 @@ from sciffusion.fields.identity import EXECUTION, differences, digest, execution
 from sciffusion.fields.layout import MEMBER, STATUS
 from sciffusion.fields.locks import held
 from sciffusion.fields.markers import COARSE_MISFIT, FOLDER, Fault, Markers
-from sciffusion.fields.output import refuse_existing, remove, temporary, write_netcdf, writing
+from sciffusion.fields.output import refuse_existing, remove, replace, temporary, write_netcdf, writing
 from sciffusion.fields.reader import completed, is_ensemble_store, open_ensemble
 from sciffusion.fields.storage import STORAGE, Storage, encoded
 
@@ -98,19 +98,19 @@ class EnsembleStore:
         refuse_existing(path, overwrite)
         grid = [str(dim) for dim in template.sizes if dim not in case_dims]
         Storage.from_json(identity.get(STORAGE, {})).require(map(str, template.data_vars), grid)
-        new, old = temporary(path, "new"), temporary(path, "old")
+        new = temporary(path, "new")
         with writing(path):
             remove(new)
             try:
                 layout.make(new, template, list(members), case_dims, identity)
                 (new / FOLDER).mkdir()
                 record_execution(new, execution_of(identity))
-                if overwrite and path.exists():
-                    path.rename(old)
-                new.rename(path)  # fails when another process has put its own there meanwhile
+                if overwrite:
+                    replace(new, path)
+                else:
+                    new.rename(path)  # fails when another process has put its own there meanwhile
             finally:
                 remove(new)
-                remove(old)
         return cls(path, fsync=fsync)
 
     def require(self, template: xr.Dataset, identity: Mapping[str, Any]) -> None:

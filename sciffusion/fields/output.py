@@ -112,11 +112,19 @@ def remove(path: Path) -> None:
 
 
 def replace(new: Path, path: Path) -> None:
-    """Rename a whole ``new`` file or folder to ``path``; what was there is put aside until then, see `recover`."""
+    """Rename a whole ``new`` file or folder to ``path``; what was there is put aside until then, see `recover`.
+
+    Where that fails it comes back.
+    """
     old = temporary(path, "old")
     if path.exists():
         path.rename(old)
-    new.rename(path)
+    try:
+        new.rename(path)
+    except OSError:
+        if old.exists():
+            old.rename(path)
+        raise
     remove(old)
 
 

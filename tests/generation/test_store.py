@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -262,6 +263,21 @@ def test_a_failed_overwrite_keeps_the_previous_store(tmp_path, monkeypatch):
     filled(tmp_path / "e.zarr")
     before = contents(tmp_path / "e.zarr")
     monkeypatch.setattr(layout, "consolidate", full_disk)
+    with pytest.raises(SciffusionError, match="No space left"):
+        EnsembleStore.create(tmp_path / "e.zarr", template(), [0], ["time"], IDENTITY, overwrite=True)
+    assert contents(tmp_path / "e.zarr") == before
+    assert os.listdir(tmp_path) == ["e.zarr"]
+
+
+def test_a_store_that_cannot_take_its_place_leaves_the_previous_one_there(tmp_path, monkeypatch):
+    """Between the two renames nothing stands there."""
+    filled(tmp_path / "e.zarr")
+    before, rename = contents(tmp_path / "e.zarr"), Path.rename
+
+    def refused(self, target):
+        return full_disk() if self.name.endswith(".new") else rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", refused)
     with pytest.raises(SciffusionError, match="No space left"):
         EnsembleStore.create(tmp_path / "e.zarr", template(), [0], ["time"], IDENTITY, overwrite=True)
     assert contents(tmp_path / "e.zarr") == before
