@@ -118,13 +118,16 @@ class Bar(pl.callbacks.TQDMProgressBar):
 
     def __init__(self) -> None:
         super().__init__()
-        self._loss: dict[str, Any] = {}
+        self._loss: dict[str, float] = {}
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Read the loss where it is to be shown, and move on."""
+        if not self._loss or trainer.global_step % LOGGED == 0:
+            self._loss = {"train/loss": float(outputs["loss"])}
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
     def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
         """What stands behind the bar."""
-        if not self._loss or trainer.global_step % LOGGED == 0:
-            found = trainer.callback_metrics.get("train/loss")
-            self._loss = {} if found is None else {"train/loss": float(found)}
         others = super().get_metrics(trainer, pl_module)
         others.pop("v_num", None)  # the end of the stage's name
         return self._loss | others

@@ -79,16 +79,11 @@ class StageModule(pl.LightningModule):
         except TorchDynamoException as error:
             uncompile(self.networks(), error)
             return self.training_step(batch, index)
-        self._log_loss(loss.detach())
+        if (
+            self.global_step + 1
+        ) % LOGGED == 0:  # as Lightning writes it; to log every one is an eighth of a small step
+            self.log("train/loss", loss.detach())
         return loss
-
-    def _log_loss(self, loss: Tensor) -> None:
-        """Of the first step, for the bar, and of those that are written; to take all costs an eighth of a small step.
-
-        Not as one for Lightning's bar, which would wait for the device at every step.
-        """
-        if self.global_step == 0 or (self.global_step + 1) % LOGGED == 0:
-            self.log("train/loss", loss)
 
     def kept(self, batch: dict[str, Any], dropout: float = 0.0) -> Tensor:
         """Bool (batch,): the samples that keep their conditions."""

@@ -132,3 +132,11 @@ def test_the_bar_moves_and_has_a_loss_from_the_first_step_on(tmp_path, monkeypat
     assert len(set(losses[:9])) == 1
     assert losses[9] != losses[8]
     assert not any("v_num" in metrics for metrics in shown)
+
+    shown.clear()
+    train(experiment | {"train": experiment["train"] | {"steps": 15}}, progress=True)
+    before, *resumed = [metrics.get("train/loss") for metrics in shown][:4]
+    assert before is None
+    assert len(resumed) == 3
+    assert len(set(resumed)) == 1
+    assert resumed[0] not in (None, *losses)
