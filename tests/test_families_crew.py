@@ -6,6 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
@@ -111,6 +112,22 @@ def test_batches_have_as_many_cells_on_every_problem(tmp_path, crews, monkeypatc
     assert count({"time": 9, "y": 128, "x": 128}, {}) == 32
     assert count({"time": 9, "lat": 181, "lon": 360}, {"lat": 96, "lon": 96}) == 56
     assert count({"z": 1024, "y": 1024, "x": 1024}, {}) == 1
+
+
+@pytest.mark.parametrize(
+    ("problem", "kept"), [("grf", ("last", 10**6)), ("era5", ("best", 500)), ("era5-tp", ("best", 500))]
+)
+def test_validation_chooses_what_to_keep_where_data_are_few(tmp_path, crews, problem, kept):
+    """Of what is simulated there is enough: no dropout, and the last average."""
+    import families_experiment as experiments
+    from families_problems import prepared
+
+    args, cpu = options(tmp_path, set=[]), torch.device("cpu")
+    args.minutes = 0.1
+    (row,) = rows(f"{problem}/edm")
+    settings = experiments.experiment(row, prepared(problem, tmp_path, cpu, toy=True), args, cpu)
+    assert (settings.train.keep, settings.train.validate_every) == kept
+    assert (settings.stages[0].network.dropout > 0) == (kept[0] == "best")
 
 
 def test_pupils_that_begin_together_unpack_their_teacher_once(tmp_path, crews, monkeypatch):

@@ -177,6 +177,8 @@ def test_films_are_judged_by_the_spectra_of_their_frames(space, nyquist):
     rng, dims = np.random.default_rng(3), tuple(SPACES[space])
     coords = {"time": np.arange(3) * 4.0, "frame": ("frame", np.arange(4) * 24.0, {"units": "h"}), **SPACES[space]}
     truth = xr.Dataset({"a": (("time", "frame", *dims), rng.normal(size=(3, 4, 36, 48)))}, coords)
+    for frame in range(4):  # as much is missing in every frame, elsewhere
+        truth.a[:, frame, 8:20, 12 * frame : 12 * frame + 6] = np.nan
     members = xr.Dataset({"a": (("member", *truth.a.dims), 2 * rng.normal(size=(5, *truth.a.shape)))}, truth.coords)
     films, frames = (
         evaluate(members, truth, grid=grid, periodic=[dims[1]], brief=True).scores.isel(system=0, variable=0)
